@@ -1,0 +1,115 @@
+"""A training run's whole state on disk: safetensors with the rest as JSON in its header, checked before it is used.
+
+No pickle. A file is written beside its target, flushed, and renamed; the one before it is kept as
+`<name>.previous`, so a damaged newest checkpoint costs some epochs and not the run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from harness.files import replacing
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is damaged or belongs to another configuration."""
+
+
+def save(path: str | Path, state: Any, *, config_hash: str) -> None:
+    """Write a nested state of tensors, numbers, strings, lists, tuples and dictionaries.
+
+    Args:
+        path: Target file; a file that is there becomes `<path>.previous`.
+        state: The state; tensors of any dtype, on any device.
+        config_hash: Written into the file and demanded by `load`.
+    """
+    path, tensors = Path(path), {}
+    tree = json.dumps(_split(state, tensors))
+    metadata = {"tree": tree, "config_hash": config_hash, "sha256": _checksum(tensors, tree, config_hash)}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
+        if path.exists():
+            os.replace(path, previous(path))
+
+
+def load(path: str | Path, *, config_hash: str) -> Any:
+    """Read a state back, on the CPU.
+
+    Raises:
+        CheckpointError: unreadable, truncated, altered, or written under another config hash.
+    """
+    try:
+        with safe_open(path, framework="pt") as handle:
+            metadata = handle.metadata() or {}
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"checkpoint {path} is damaged ({error})") from error
+    if metadata.get("config_hash") != config_hash:
+        raise CheckpointError(f"checkpoint {path} was written under another configuration")
+    if metadata.get("sha256") != _checksum(tensors, metadata.get("tree", ""), config_hash):
+        raise CheckpointError(f"checkpoint {path} is damaged (its checksum does not match)")
+    return _join(json.loads(metadata["tree"]), tensors)
+
+
+def load_newest(path: str | Path, *, config_hash: str, warn: Callable[[str], None]) -> Any | None:
+    """The newest intact state among `path` and `<path>.previous`, or None; each bad file is named through `warn`."""
+    for candidate in (Path(path), previous(Path(path))):
+        if candidate.exists():
+            try:
+                return load(candidate, config_hash=config_hash)
+            except CheckpointError as error:
+                warn(f"{error}: it is not used")
+    return None
+
+
+def previous(path: Path) -> Path:
+    """Where `save` keeps the checkpoint that it replaces."""
+    return path.with_name(f"{path.name}.previous")
+
+
+def _checksum(tensors: dict[str, torch.Tensor], tree: str, config_hash: str) -> str:
+    digest = hashlib.sha256(f"{config_hash}\n{tree}\n".encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _split(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """JSON for `value`, with its tensors moved into `tensors`; what JSON cannot tell apart is tagged."""
+    if isinstance(value, torch.Tensor):
+        name = f"t{len(tensors):05d}"
+        # A copy: tensors that share memory are refused by safetensors.
+        tensors[name] = value.detach().to("cpu", copy=True).contiguous()
+        return {"tensor": name}
+    if isinstance(value, dict):
+        return {"dict": [[_split(key, tensors), _split(item, tensors)] for key, item in value.items()]}
+    if isinstance(value, tuple):
+        return {"tuple": [_split(item, tensors) for item in value]}
+    if isinstance(value, list):
+        return [_split(item, tensors) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"a checkpoint cannot hold a {type(value).__name__}: use tensors, numbers, strings and containers")
+
+
+def _join(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_join(item, tensors) for item in value]
+    if isinstance(value, dict):
+        if "tensor" in value:
+            return tensors[value["tensor"]]
+        if "tuple" in value:
+            return tuple(_join(item, tensors) for item in value["tuple"])
+        return {_join(key, tensors): _join(item, tensors) for key, item in value["dict"]}
+    return value

@@ -1,0 +1,185 @@
+"""From config.yaml to cells: what is run, with which settings, under which hash. Never imports torch."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.result import PROTOCOL
+
+ROOT = Path(__file__).resolve().parent.parent
+SCHEMA_PATH = ROOT / "workflow" / "schemas" / "config.schema.yaml"
+RESERVED_TARGETS = {"all", "default", "status", "plan", "data", "cell"}
+KNOWN_MODELS = {
+    *("resnet8", "vgg8", "resnet20", "resnet56"),
+    *("resnet18", "resnet34", "resnet50", "resnet101", "alexnet", "squeezenet1_1"),
+}
+"""Architectures that need no look-up: other names are asked of torchvision and timm, which takes seconds."""
+
+Config = Mapping[str, Any]
+Cell = dict[str, Any]
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; the message is one sentence that names the key."""
+
+
+def check(config: Config, methods_with_rule: Iterable[str]) -> None:
+    """Raise ConfigError unless every key, value and cross-reference of `config` holds.
+
+    Args:
+        config: The parsed config.yaml.
+        methods_with_rule: Names of the methods that a rule makes (the part before the first `-`).
+    """
+    _check_schema(config)
+    rules = set(methods_with_rule)
+    for name, section in config["datasets"].items():
+        _require(section["recipe"], config["recipes"], f"datasets.{name}.recipe", "recipe")
+    for name, recipe in config["recipes"].items():
+        if not 0 < recipe["prune_epoch"] < recipe["epochs"]:
+            raise ConfigError(f"config key 'recipes.{name}.prune_epoch' must lie between 0 and epochs")
+    for name, table in config["tables"].items():
+        if name in RESERVED_TARGETS:
+            raise ConfigError(f"config key 'tables.{name}': '{name}' is a target of the workflow, rename the table")
+        for dataset in table["datasets"]:
+            _require(dataset, config["datasets"], f"tables.{name}.datasets", "dataset")
+        for method in table["methods"]:
+            _require(method, config["methods"], f"tables.{name}.methods", "method")
+            if rule_of(method) not in rules:
+                raise ConfigError(
+                    f"table '{name}' names method '{method}': add workflow/baselines/{rule_of(method)}.smk"
+                )
+    for table in config["build"]:
+        _require(table, config["tables"], "build", "table")
+
+
+def _check_schema(config: Config) -> None:
+    import jsonschema
+
+    schema = yaml.safe_load(SCHEMA_PATH.read_text(encoding="utf-8"))
+    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(config))
+    if error is not None:
+        key = ".".join(map(str, error.absolute_path)) or "(top level)"
+        raise ConfigError(f"config key '{key}': {error.message}")
+
+
+def _require(name: str, section: Config, key: str, noun: str) -> None:
+    if name not in section:
+        near = difflib.get_close_matches(name, section, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"the config has {', '.join(section)}"
+        raise ConfigError(f"config key '{key}' names {noun} '{name}', which is not defined: {hint}")
+
+
+def check_models(names: Iterable[str]) -> None:
+    """Raise ConfigError if an architecture is known neither here nor to torchvision or timm."""
+    unknown = sorted(set(names) - KNOWN_MODELS)
+    if unknown:
+        command = [sys.executable, "-m", "harness.models", *unknown]
+        answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        if answer.returncode != 0:
+            raise ConfigError(answer.stderr.strip().splitlines()[-1])
+
+
+def rule_of(method: str) -> str:
+    """The rule that makes a method: `l1-30` is a variant made by the rule `l1`."""
+    return method.split("-")[0]
+
+
+def cells(config: Config, table: str) -> list[Cell]:
+    """All cells of a table, each as `cell()` gives it."""
+    section = config["tables"][table]
+    return [
+        cell(config, dataset=dataset, model=model, method=method, seed=seed)
+        for dataset in section["datasets"]
+        for model in section["models"]
+        for method in section["methods"]
+        for seed in section["seeds"]
+    ]
+
+
+def cell(config: Config, *, dataset: str, model: str, method: str, seed: int | str) -> Cell:
+    """Everything that determines one number, and its hash.
+
+    The hash covers data, recipe, hyper-parameters and protocol, but neither paths nor hardware.
+    """
+    data = dict(config["datasets"][dataset])
+    recipe = dict(config["recipes"][data.pop("recipe")])
+    sizes = data.pop("image_size_by_model", {})
+    if model in sizes:
+        data["image_size"] = sizes[model]
+    content = {
+        "dataset": dataset,
+        "model": model,
+        "method": method,
+        "seed": int(seed),
+        "protocol": PROTOCOL,
+        "config": {"data": data, "recipe": recipe, "hyperparameters": dict(config["methods"][method] or {})},
+    }
+    return {**content, "config_hash": digest(content)}
+
+
+def digest(content: Any) -> str:
+    """16 hexadecimal digits of the SHA-256 of the canonical JSON of `content`."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def folder(cell: Mapping[str, Any]) -> str:
+    """Where a cell leaves its results, relative to the working folder."""
+    return f"results/{cell['dataset']}/{cell['model']}/{cell['method']}/seed{cell['seed']}"
+
+
+def code_hash(fit: str | Path) -> str:
+    """Hash of a method's own code: its file and the local modules that it imports, except the harness.
+
+    Comments, formatting and docstrings do not count; the harness counts through PROTOCOL instead.
+    A fit file in another language is hashed as it is.
+    """
+    pending, seen = [Path(fit).resolve()], {}
+    while pending:
+        path = pending.pop()
+        if path in seen:
+            continue
+        text = path.read_text(encoding="utf-8")
+        if path.suffix != ".py":
+            seen[path] = text
+            continue
+        tree = ast.parse(text)
+        seen[path] = ast.unparse(_without_docstrings(tree))
+        pending += [module for name in _imports(tree) for module in _local_modules(name)]
+    return digest(sorted((str(path.relative_to(ROOT)), code) for path, code in seen.items() if ROOT in path.parents))
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and body and ast.get_docstring(node) is not None:
+            node.body = body[1:] or [ast.Pass()]
+    return tree
+
+
+def _imports(tree: ast.Module) -> Iterable[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _local_modules(name: str) -> Iterable[Path]:
+    if re.match(r"harness\b", name):
+        return
+    stem = ROOT.joinpath(*name.split("."))
+    for path in (stem.with_suffix(".py"), stem / "__init__.py"):
+        if path.exists():
+            yield path

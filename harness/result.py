@@ -1,0 +1,60 @@
+"""metrics.json, the one result file of a cell: checked against its schema, written last and atomically."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.files import write_text
+
+SCHEMA_VERSION = 1
+PROTOCOL = 1
+"""Version of the rules of measurement: raise it when the harness changes what a number means."""
+
+SCHEMA_PATH = Path(__file__).resolve().parent.parent / "workflow" / "schemas" / "metrics.schema.json"
+
+
+class ResultError(ValueError):
+    """A result file that is unreadable or does not say what its place promises."""
+
+
+@functools.cache
+def _validator():
+    import jsonschema
+
+    return jsonschema.Draft202012Validator(json.loads(SCHEMA_PATH.read_text(encoding="utf-8")))
+
+
+def check(metrics: Any, *, source: str) -> None:
+    """Raise ResultError with one sentence that names `source` and the key if `metrics` breaks the schema."""
+    error = next(iter(_validator().iter_errors(metrics)), None)
+    if error is not None:
+        key = ".".join(map(str, error.absolute_path)) or "the file"
+        raise ResultError(f"{source}: {key}: {error.message}")
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number")
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """Read and validate one result file.
+
+    Raises:
+        ResultError: unreadable, not JSON, NaN or infinity inside, or not valid under the schema.
+    """
+    try:
+        metrics = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except (OSError, ValueError) as error:
+        raise ResultError(f"{path} cannot be read as a result file: {error}") from error
+    check(metrics, source=str(path))
+    return metrics
+
+
+def write(path: str | Path, metrics: Mapping[str, Any]) -> None:
+    """Validate and write one result file atomically; identical metrics give identical bytes."""
+    check(metrics, source=str(path))
+    write_text(path, json.dumps(metrics, indent=1, allow_nan=False) + "\n")

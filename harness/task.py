@@ -1,0 +1,290 @@
+"""What a method is given: training and validation data, the recipe, and the one training loop. Never the test set."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness import checkpoint
+from harness.files import write_text
+from harness.training import Progress, Recipe, Stateful, cross_entropy, run_epochs
+
+
+class BudgetError(ValueError):
+    """A method asked for more epochs than the recipe gives to every method."""
+
+
+@dataclass
+class Run:
+    """The memory of one run: folder, position in the budget, history. Methods use `Task` instead.
+
+    Attributes:
+        folder: Where checkpoints, history.csv and progress.json go.
+        config_hash: Ties checkpoints to the configuration.
+        epoch: Epochs of the budget that are used up, the dense checkpoint's included.
+        say: Prints a line to the job's log.
+        on_row: Told of every history row (Weights & Biases).
+        save_start: Write the network at `recipe.prune_epoch` to this file: where pruning methods start.
+        checkpoint_seconds: Shortest time between two checkpoints.
+    """
+
+    folder: Path
+    config_hash: str
+    epoch: int = 0
+    say: Callable[[str], None] = print
+    on_row: Callable[[dict[str, Any]], None] = lambda row: None
+    save_start: Path | None = None
+    checkpoint_seconds: float = 10.0
+    phase: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    logged: dict[str, float] = field(default_factory=dict)
+    full: nn.Module | None = None
+    stopping: bool = False
+    saved_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """The checkpoint of the phase that is being trained."""
+        return self.folder / "checkpoint.safetensors"
+
+    def phase_path(self, phase: int) -> Path:
+        """The state at the end of a finished phase."""
+        return self.folder / f"phase{phase}.safetensors"
+
+
+class Interrupted(Exception):
+    """The run was told to stop; its checkpoint is written."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Data, recipe and loop for one cell.
+
+    Attributes:
+        train_loader: `epoch(index, start=0)` yields (x, y) of the training set, augmented; `len()` is batches per epoch.
+        val_loader: Iterable of (x, y) of the validation set, not augmented.
+        num_classes: Number of classes.
+        input_shape: (channels, height, width) of x.
+        recipe: How every method of this dataset is trained.
+        device: Where x, y and the network live.
+        seed: The cell's seed.
+        inputs: Files that the method's rule names among its inputs, such as `init`; empty for most.
+        run: The run's memory; not for methods.
+    """
+
+    train_loader: Any
+    val_loader: Any
+    num_classes: int
+    input_shape: tuple[int, int, int]
+    recipe: Recipe
+    device: torch.device
+    seed: int
+    inputs: Mapping[str, Path]
+    run: Run
+
+    @property
+    def epochs_left(self) -> int:
+        """Epochs of the budget that this method has not used yet."""
+        return self.recipe.epochs - self.run.epoch
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """A seeded CPU generator of its own for each purpose; the same one after a resume."""
+        digest = hashlib.sha256(f"{purpose}/{self.seed}".encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+    def log(self, **values: float) -> None:
+        """Record numbers about the method itself; they end up under `extra` in metrics.json."""
+        self.run.logged.update({name: float(value) for name, value in values.items()})
+
+    def also_full(self, model: nn.Module) -> None:
+        """Have the network with all its weights evaluated too (the paper's F beside the pruned P)."""
+        self.run.full = model
+
+    def train(
+        self,
+        model: nn.Module,
+        *,
+        epochs: int | None = None,
+        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+        step: Callable[[torch.optim.Optimizer], Any] | None = None,
+        state: Mapping[str, Stateful] | None = None,
+        evaluated: Callable[[], nn.Module] | None = None,
+        columns: Callable[[], Mapping[str, float]] | None = None,
+        parameters: list[nn.Parameter] | None = None,
+    ) -> nn.Module:
+        """Train `model` in place with the recipe, going on where an interrupted run stopped.
+
+        Each call is one phase with a fresh optimiser; the learning rate follows the position in the whole budget.
+
+        Args:
+            model: The network.
+            epochs: How many epochs of the budget to use; all that are left by default.
+            loss: Mean loss of a batch (x, y); cross-entropy of `model(x)` by default.
+            step: Applies the gradients; `optimizer.step()` by default.
+            state: Named objects with `state_dict` and `load_state_dict` whose state belongs to the checkpoint.
+            evaluated: Gives the network that validation measures after each epoch; `model` by default.
+            columns: Numbers for the history row of each epoch.
+            parameters: What the optimiser updates; all parameters of `model` by default.
+
+        Returns:
+            `model`.
+
+        Raises:
+            BudgetError: more epochs than are left.
+            TrainingError: the loss is not finite.
+        """
+        epochs = self.epochs_left if epochs is None else epochs
+        if epochs > self.epochs_left:
+            raise BudgetError(
+                f"the method asks for {epochs} epochs and {self.epochs_left} of the budget are left: "
+                "every method of a dataset is trained for recipe.epochs epochs"
+            )
+        optimizer = self.recipe.make_optimizer(list(model.parameters()) if parameters is None else parameters)
+        phase = _Phase(self, model, optimizer, dict(state or {}), self.run.epoch + epochs, columns)
+        phase.run(
+            loss=loss or (lambda x, y: cross_entropy(model, x, y)),
+            step=step or (lambda chosen: chosen.step()),
+            evaluated=evaluated or (lambda: model),
+        )
+        return model
+
+
+class _Phase:
+    """One call of `Task.train`: restores, trains, and saves what is needed to restore again."""
+
+    def __init__(
+        self,
+        task: Task,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        state: dict[str, Stateful],
+        last_epoch: int,
+        columns: Callable[[], Mapping[str, float]] | None,
+    ) -> None:
+        self.task, self.memory = task, task.run
+        self.parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, **state}
+        self.model, self.last_epoch, self.columns = model, last_epoch, columns
+        self.progress = Progress(epoch=task.run.epoch)
+
+    def run(self, **functions: Any) -> None:
+        memory = self.memory
+        memory.phase += 1
+        if not self._restore():
+            run_epochs(
+                self.model,
+                self.task.train_loader,
+                self.task.val_loader,
+                self.task.recipe,
+                optimizer=self.parts["optimizer"],
+                progress=self.progress,
+                last_epoch=self.last_epoch,
+                on_batch=self._on_batch,
+                on_epoch=self._on_epoch,
+                **functions,
+            )
+            checkpoint.save(memory.phase_path(memory.phase), self._state(), config_hash=memory.config_hash)
+        memory.epoch = self.last_epoch
+
+    def _restore(self) -> bool:
+        """Load the finished phase or its newest checkpoint; True when there is nothing left to train."""
+        memory = self.memory
+        options = {"config_hash": memory.config_hash, "warn": memory.say}
+        state = checkpoint.load_newest(memory.phase_path(memory.phase), **options)
+        if state is None:
+            state = checkpoint.load_newest(memory.checkpoint_path, **options)
+            if state is None or state["phase"] != memory.phase:
+                return False
+        for name, part in self.parts.items():
+            part.load_state_dict(state["parts"][name])
+        self.progress = Progress(**state["progress"])
+        memory.history[:] = state["history"]
+        _restore_random_state(state["random"])
+        memory.say(f"phase {memory.phase}: resumed at epoch {self.progress.epoch + 1}, batch {self.progress.batch + 1}")
+        return self.progress.epoch >= self.last_epoch
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "phase": self.memory.phase,
+            "parts": {name: part.state_dict() for name, part in self.parts.items()},
+            "progress": asdict(self.progress),
+            "history": self.memory.history,
+            "random": _random_state(),
+        }
+
+    def _save(self) -> None:
+        checkpoint.save(self.memory.checkpoint_path, self._state(), config_hash=self.memory.config_hash)
+        self.memory.saved_at = time.monotonic()
+
+    def _on_batch(self, progress: Progress) -> None:
+        # The last batch of an epoch waits for the epoch's end, where validation has been done.
+        if progress.batch < len(self.task.train_loader):
+            self._save_if_due()
+
+    def _save_if_due(self) -> None:
+        memory = self.memory
+        if memory.stopping:
+            self._save()
+            raise Interrupted
+        if time.monotonic() - memory.saved_at >= memory.checkpoint_seconds:
+            self._save()
+
+    def _on_epoch(self, progress: Progress, row: dict[str, Any]) -> None:
+        memory = self.memory
+        row = {"phase": memory.phase, **row, **(dict(self.columns()) if self.columns else {})}
+        memory.history.append(row)
+        memory.on_row(row)
+        write_history(memory.folder / "history.csv", memory.history)
+        self._report(row)
+        if memory.save_start is not None and progress.epoch == self.task.recipe.prune_epoch:
+            checkpoint.save(memory.save_start, dict(self.model.state_dict()), config_hash="start")
+        if progress.epoch < self.last_epoch:
+            self._save_if_due()
+
+    def _report(self, row: Mapping[str, Any]) -> None:
+        epochs, done = self.task.recipe.epochs, row["epoch"]
+        left = statistics.median(entry["seconds"] for entry in self.memory.history) * (epochs - done)
+        self.memory.say(
+            f"epoch {done}/{epochs}  lr {row['lr']:.4g}  train loss {row['train_loss']:.4f}  "
+            f"val loss {row['val_loss']:.4f}  val top1 {row['val_top1']:.4f}  "
+            f"{row['seconds']:.2f} s/epoch  {left:.0f} s left"
+        )
+        fields = {"epoch": done, "epochs": epochs, "loss": row["train_loss"], "val_top1": row["val_top1"]}
+        _write_progress(self.memory.folder / "progress.json", {**fields, "seconds_left": round(left, 1)})
+
+
+def _write_progress(path: Path, fields: Mapping[str, Any]) -> None:
+    import json
+
+    write_text(path, json.dumps({**fields, "pid": os.getpid()}) + "\n")
+
+
+def write_history(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write the rows as CSV; the columns are the union of theirs, in order of appearance."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def _random_state() -> dict[str, Any]:
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state(), "cuda": list(cuda)}
+
+
+def _restore_random_state(state: Mapping[str, Any]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
