@@ -58,3 +58,16 @@ def write(path: str | Path, metrics: Mapping[str, Any]) -> None:
     """Validate and write one result file atomically; identical metrics give identical bytes."""
     check(metrics, source=str(path))
     write_text(path, json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+
+
+def header(cell: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a result that says which cell it is of."""
+    named = {
+        key: cell[key] for key in ("dataset", "model", "method", "seed", "protocol", "config_hash", "config")
+    }
+    return {"schema": SCHEMA_VERSION, **named, "status": "done", "error": None}
+
+
+def failure(cell: Mapping[str, Any], sentence: str) -> dict[str, Any]:
+    """The result of a cell that could not be finished; `sentence` says why."""
+    return {**header(cell), "status": "failed", "error": sentence, "test": None, "size": None}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 import os
 import statistics
 import time
@@ -14,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_model
 from torch import Tensor, nn
 
 from harness import checkpoint
-from harness.files import write_text
+from harness.files import replacing, write_text
 from harness.training import Progress, Recipe, Stateful, cross_entropy, run_epochs
 
 
@@ -35,7 +37,7 @@ class Run:
         epoch: Epochs of the budget that are used up, the dense checkpoint's included.
         say: Prints a line to the job's log.
         on_row: Told of every history row (Weights & Biases).
-        save_start: Write the network at `recipe.prune_epoch` to this file: where pruning methods start.
+        save_start: Keep the network's weights at `recipe.prune_epoch` in this file: where pruning methods start.
         checkpoint_seconds: Shortest time between two checkpoints.
     """
 
@@ -210,7 +212,9 @@ class _Phase:
         self.progress = Progress(**state["progress"])
         memory.history[:] = state["history"]
         _restore_random_state(state["random"])
-        memory.say(f"phase {memory.phase}: resumed at epoch {self.progress.epoch + 1}, batch {self.progress.batch + 1}")
+        memory.say(
+            f"phase {memory.phase}: resumed at epoch {self.progress.epoch + 1}, batch {self.progress.batch + 1}"
+        )
         return self.progress.epoch >= self.last_epoch
 
     def _state(self) -> dict[str, Any]:
@@ -247,7 +251,8 @@ class _Phase:
         write_history(memory.folder / "history.csv", memory.history)
         self._report(row)
         if memory.save_start is not None and progress.epoch == self.task.recipe.prune_epoch:
-            checkpoint.save(memory.save_start, dict(self.model.state_dict()), config_hash="start")
+            with replacing(memory.save_start) as temporary:
+                save_model(self.model, str(temporary))
         if progress.epoch < self.last_epoch:
             self._save_if_due()
 
@@ -260,13 +265,8 @@ class _Phase:
             f"{row['seconds']:.2f} s/epoch  {left:.0f} s left"
         )
         fields = {"epoch": done, "epochs": epochs, "loss": row["train_loss"], "val_top1": row["val_top1"]}
-        _write_progress(self.memory.folder / "progress.json", {**fields, "seconds_left": round(left, 1)})
-
-
-def _write_progress(path: Path, fields: Mapping[str, Any]) -> None:
-    import json
-
-    write_text(path, json.dumps({**fields, "pid": os.getpid()}) + "\n")
+        fields |= {"seconds_left": round(left, 1), "pid": os.getpid()}
+        write_text(self.memory.folder / "progress.json", json.dumps(fields) + "\n")
 
 
 def write_history(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -1,0 +1,247 @@
+"""The trainer of one cell: build, fit, remove what is zero, evaluate once on the test set, write the result."""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import datetime
+import hashlib
+import importlib.util
+import os
+import signal
+import statistics
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import nn
+
+from harness import data as datasets
+from harness import metrics as measure
+from harness import models, provenance, pruning, result
+from harness.devices import choose_device
+from harness.run import STOPPED, parse
+from harness.task import Interrupted, Run, Task
+from harness.tracking import Tracker
+from harness.training import Recipe
+
+LATENCY_BATCH = 32
+
+
+class CellError(ValueError):
+    """A cell that cannot start; the message is one sentence."""
+
+
+def main() -> int:
+    arguments = parse()
+    _die_with_parent()
+    folder, cell = arguments.out.parent, arguments.cell
+    run = Run(folder=folder, config_hash=cell["config_hash"], say=_say)
+    signal.signal(signal.SIGTERM, lambda *_: setattr(run, "stopping", True))
+    started = time.time()
+    _say(
+        f"{cell['dataset']}/{cell['model']}/{cell['method']}/seed{cell['seed']} (config {cell['config_hash']})"
+    )
+    tracker = Tracker(folder, cell, tables=[name for name in arguments.tables.split(",") if name], say=_say)
+    run.on_row = tracker.row
+    try:
+        outcome = run_cell(arguments, run)
+    except Interrupted:
+        _say("stopped; the checkpoint is written")
+        return STOPPED
+    except (
+        Exception
+    ) as error:  # Whatever a method raises: the cell is recorded as failed and the others go on.
+        traceback.print_exc()
+        outcome = result.failure(cell, sentence(error))
+    outcome["time"] = {
+        **outcome.get("time", {}),
+        "started": _iso(started),
+        "finished": _iso(time.time()),
+        "seconds": round(time.time() - started, 3),
+    }
+    tracker.finish(outcome)
+    result.write(arguments.out, outcome)
+    if outcome["status"] == "done":
+        forget_checkpoints(folder)
+        _say(f"done: test top1 {outcome['test']['top1']:.4f}, kept ratio {outcome['size']['kept_ratio']:.4f}")
+    return 0
+
+
+def run_cell(arguments: Any, run: Run) -> dict[str, Any]:
+    """Everything between the command line and the result."""
+    cell, folder = arguments.cell, arguments.out.parent
+    recipe = Recipe(**cell["config"]["recipe"])
+    device = choose_device(arguments.device)
+    torch.set_num_threads(recipe.threads)
+    torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
+    loaded = datasets.load(
+        arguments.data,
+        recipe=recipe,
+        device=device,
+        seed=derived_seed(cell["dataset"], cell["seed"]),
+        image_size=cell["config"]["data"].get("image_size"),
+    )
+    architecture = {
+        "name": cell["model"],
+        "num_classes": loaded.num_classes,
+        "input_shape": loaded.input_shape,
+    }
+    torch.manual_seed(derived_seed(cell["dataset"], cell["model"], cell["seed"]))
+    model = models.build(**architecture).to(device, memory_format=torch.channels_last)
+    dense = copy.deepcopy(model)
+    inputs = {name: Path(path) for name, _, path in (entry.partition("=") for entry in arguments.input)}
+    if "init" in inputs:
+        load_dense(model, inputs["init"], name=cell["model"])
+        run.epoch = recipe.prune_epoch
+    if arguments.start:
+        run.save_start = folder / "start.pending"
+    torch.manual_seed(derived_seed(cell["dataset"], cell["model"], cell["method"], cell["seed"]))
+    task = Task(
+        train_loader=loaded.train,
+        val_loader=loaded.val,
+        num_classes=loaded.num_classes,
+        input_shape=loaded.input_shape,
+        recipe=recipe,
+        device=device,
+        seed=derived_seed(cell["dataset"], cell["model"], cell["method"], cell["seed"]),
+        inputs=inputs,
+        run=run,
+    )
+    dense_epochs = run.epoch
+    network = load_fit(arguments.fit)(model, task, **cell["config"]["hyperparameters"])
+    if not isinstance(network, nn.Module):
+        raise CellError(
+            f"fit() in {arguments.fit} must return a torch.nn.Module, not {type(network).__name__}"
+        )
+    example = next(iter(loaded.val))[0][:2]
+    network = pruning.remove(network.eval(), example)
+    _say("evaluating once on the test set")
+    models.save(folder, network, **architecture)
+    outcome = {
+        **result.header(cell),
+        "test": measure.evaluate(network, loaded.test),
+        "val": measure.evaluate(network, loaded.val),
+        "full_test": measure.evaluate(run.full, loaded.test) if run.full is not None else None,
+        "size": sizes(network, dense, folder, task),
+        "layers": measure.layer_ratios(network, dense),
+        "budget": {
+            "dense_epochs": dense_epochs,
+            "own_epochs": run.epoch - dense_epochs,
+            "total_epochs": run.epoch,
+        },
+        "extra": dict(run.logged),
+        "latency": measure.latency(
+            {"model": network, "dense": dense}, loaded.input_shape, batch_size=LATENCY_BATCH
+        ),
+        "time": training_time(run.history),
+        "provenance": provenance.describe(data_checksum=loaded.checksum),
+    }
+    if arguments.start:
+        os.replace(run.save_start, arguments.start)
+    return outcome
+
+
+def load_fit(path: Path) -> Callable[..., nn.Module]:
+    """The function `fit` of a method's file, found by its path: being named by a rule is the registration."""
+    spec = importlib.util.spec_from_file_location(f"method_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not callable(getattr(module, "fit", None)):
+        raise CellError(f"{path} has no function fit(model, task, **hyper_parameters)")
+    return module.fit
+
+
+def load_dense(model: nn.Module, path: Path, *, name: str) -> None:
+    """Load the dense weights that a pruning method starts from.
+
+    Raises:
+        CellError: the dense cell failed, the file is damaged, or it holds another architecture.
+    """
+    if path.stat().st_size == 0:
+        raise CellError(f"the dense network to start from failed: see {path.parent / 'log.txt'}")
+    try:
+        weights = load_file(path)
+    except SafetensorError as error:
+        raise CellError(f"{path} is damaged ({error}): delete it and start again") from error
+    expected = model.state_dict()
+    if {key: value.shape for key, value in weights.items()} != {
+        key: value.shape for key, value in expected.items()
+    }:
+        raise CellError(
+            f"{path} holds the weights of another architecture than {name}: delete it and start again"
+        )
+    model.load_state_dict(weights)
+
+
+def sizes(network: nn.Module, dense: nn.Module, folder: Path, task: Task) -> dict[str, Any]:
+    """Parameters, multiply-accumulates and bytes before and after, counted on the networks themselves."""
+    total, left = measure.parameters(dense), measure.nonzero(network)
+    compressed = task.run.logged.pop("compressed_bytes", None)
+    return {
+        "parameters": measure.parameters(network),
+        "dense_parameters": total,
+        "nonzero": left,
+        "kept_ratio": left / total,
+        "macs": measure.macs(network, task.input_shape),
+        "dense_macs": measure.macs(dense, task.input_shape),
+        "file_bytes": (folder / "model.safetensors").stat().st_size,
+        "dense_file_bytes": len(
+            save({name: value.contiguous() for name, value in dense.state_dict().items()})
+        ),
+        "compressed_bytes": None if compressed is None else int(compressed),
+    }
+
+
+def training_time(history: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """Seconds spent in training steps, and the median over epochs of the mean time of a step."""
+    steps = [1e3 * row["seconds"] / row["steps"] for row in history]
+    return {
+        "train_seconds": round(sum(row["seconds"] for row in history), 3),
+        "step_ms": round(statistics.median(steps), 4) if steps else None,
+    }
+
+
+def derived_seed(*parts: str | int) -> int:
+    """A seed of its own for everything that is named differently; methods with equal `parts` share it on purpose."""
+    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:6], "big")
+
+
+def sentence(error: Exception) -> str:
+    """One line for the result file; errors that are ours already are sentences."""
+    text = " ".join(str(error).split()) or "no message"
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return f"CUDA ran out of memory: lower recipe.batch_size in config.yaml ({text[:200]})"
+    return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
+
+
+def forget_checkpoints(folder: Path) -> None:
+    """Remove what only an unfinished run needs."""
+    for pattern in ("checkpoint.safetensors*", "phase*.safetensors*", "progress.json"):
+        for path in folder.glob(pattern):
+            path.unlink()
+
+
+def _iso(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
+
+
+def _say(text: str) -> None:
+    print(f"{datetime.datetime.now():%H:%M:%S} {text}", flush=True)
+
+
+def _die_with_parent() -> None:
+    """Have the kernel stop this trainer when its supervisor is killed (Linux; elsewhere the run folder's lock guards)."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""Run one cell: `python -m harness.run baselines/l1.py --cell '{...}' --data FILE --out FOLDER/metrics.json`.
+
+This process only supervises. It holds the lock of the run folder, starts the trainer (harness.cell) with its output
+in log.txt, and writes a result with status `failed` if the trainer dies without one. So a cell that fails is a result
+like any other, which a table can name, and only a stopped or killed job is without one; it resumes at the next start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO
+
+from harness import result
+
+PATIENCE_SECONDS = 10.0
+"""How long to wait for the lock: a trainer whose Snakemake was killed needs a moment to notice and stop."""
+STOPPED = 128 + signal.SIGTERM
+"""Exit code of a trainer that was told to stop and wrote its checkpoint."""
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line, shared with harness.cell."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("fit", type=Path, help="the method's file, with one function `fit`")
+    add("--cell", required=True, type=json.loads, help="the cell's configuration as JSON (harness.plan)")
+    add("--data", required=True, type=Path, help="the prepared dataset")
+    add("--out", required=True, type=Path, help="metrics.json to write")
+    add(
+        "--input",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="a further input; init = weights to start from",
+    )
+    add("--start", type=Path, help="also write the weights at recipe.prune_epoch to this file")
+    add("--tables", default="", help="comma-separated tables that the cell belongs to (for Weights & Biases)")
+    add("--device", default=os.environ.get("EDROPOUT_DEVICE", "auto"), help="auto, cpu, cuda or cuda:N")
+    return parser.parse_args(arguments)
+
+
+def main() -> int:
+    arguments = parse()
+    folder = arguments.out.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a+") as lock:
+        if not acquire(lock):
+            lock.seek(0)
+            owner = lock.read().strip() or "unknown"
+            print(
+                f"{folder} is in use by another trainer (process {owner}): wait for it or stop it",
+                file=sys.stderr,
+            )
+            return 1
+        code, stopped = supervise(folder, lock)
+        if stopped:
+            print(f"{folder}: stopped; the next start resumes it", file=sys.stderr)
+            return STOPPED
+        if code != 0:
+            result.write(arguments.out, result.failure(arguments.cell, _death(code, folder)))
+        metrics = result.read(arguments.out)
+        if metrics["status"] == "failed":
+            record_failure(folder)
+            print(f"{folder} failed: {metrics['error']}", file=sys.stderr)
+            if arguments.start and not arguments.start.exists():
+                arguments.start.touch()  # Empty: the cells that start here fail with a sentence instead of never running.
+        return 0
+
+
+def acquire(lock: IO[str]) -> bool:
+    """Take the run folder's lock and write our process number into it; False if somebody keeps it."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.2)
+        else:
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            return True
+
+
+def supervise(folder: Path, lock: IO[str]) -> tuple[int, bool]:
+    """Run the trainer to its end; it inherits the lock, which so outlives a killed supervisor.
+
+    Returns:
+        The trainer's exit code, negative for a signal, and whether we told it to stop: because we were told to, or
+        because the process that started us is gone.
+    """
+    parent, told = os.getppid(), []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: told.append(True))
+    command = [sys.executable, "-m", "harness.cell", *sys.argv[1:]]
+    with open(folder / "log.txt", "ab") as log:
+        trainer = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=[lock.fileno()],
+            start_new_session=True,
+        )
+    signalled = False
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = trainer.wait(timeout=0.2)
+            return code, signalled or code == STOPPED
+        if not signalled and (told or os.getppid() != parent):
+            trainer.terminate()
+            signalled = True
+
+
+def _death(code: int, folder: Path) -> str:
+    if code < 0:
+        name = signal.Signals(-code).name
+        hint = " (out of memory?)" if name == "SIGKILL" else ""
+        return f"the trainer was killed by {name}{hint}: see {folder / 'log.txt'}"
+    return f"the trainer ended with exit code {code}: see {folder / 'log.txt'}"
+
+
+def failures(folder: str | Path) -> int:
+    """How often a cell has failed: part of its rule's parameters, so that a failed cell is tried again."""
+    try:
+        return int((Path(folder) / "failures").read_text())
+    except (FileNotFoundError, ValueError):
+        return 0
+
+
+def record_failure(folder: Path) -> None:
+    """Count one more failure of the cell."""
+    (folder / "failures").write_text(str(failures(folder) + 1))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""Weights & Biases: one run per cell. Offline unless WANDB_MODE says otherwise; a broken W&B never stops a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+
+class Tracker:
+    """One W&B run; after the first failure it says so once and does nothing more.
+
+    Args:
+        folder: The cell's results folder; W&B writes to `<folder>/wandb`.
+        cell: The cell's configuration; its hash is the run's id, so a resumed run continues and does not duplicate.
+        tables: Names of the tables that the cell belongs to.
+        say: Prints a line to the job's log.
+    """
+
+    def __init__(
+        self, folder: Path, cell: Mapping[str, Any], *, tables: list[str], say: Callable[[str], None]
+    ) -> None:
+        self._say = say
+        self._run: Any = None
+        os.environ.setdefault("WANDB_MODE", "offline")
+        os.environ.setdefault("WANDB_SILENT", "true")
+        self._attempt("start", lambda: self._start(folder, cell, tables))
+
+    def _start(self, folder: Path, cell: Mapping[str, Any], tables: list[str]) -> None:
+        import wandb
+
+        self._run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", "edropout"),
+            id=cell["config_hash"],
+            name=f"{cell['dataset']}/{cell['model']}/{cell['method']}/seed{cell['seed']}",
+            group="+".join(tables) or cell["dataset"],
+            job_type=cell["method"],
+            tags=[cell["dataset"], cell["model"], *tables],
+            config=dict(cell),
+            dir=str(folder),
+            resume="allow",
+            settings=wandb.Settings(console="off", x_disable_stats=True, init_timeout=30),
+        )
+
+    def row(self, row: Mapping[str, Any]) -> None:
+        """Log one history row; its step is the epoch."""
+        self._attempt("log", lambda: self._run.log(dict(row), step=int(row["epoch"])))
+
+    def finish(self, metrics: Mapping[str, Any]) -> None:
+        """Write the result into the run's summary and close the run."""
+
+        def close() -> None:
+            self._run.summary.update(
+                {key: metrics[key] for key in ("status", "test", "full_test", "size", "extra")}
+            )
+            self._run.finish(exit_code=0 if metrics["status"] == "done" else 1)
+
+        self._attempt("finish", close)
+
+    def _attempt(self, what: str, action: Callable[[], Any]) -> None:
+        if what != "start" and self._run is None:
+            return
+        try:
+            action()
+        except (
+            Exception
+        ) as error:  # Tracking raises whatever its service, network or disk does; training goes on.
+            self._run = None
+            self._say(
+                f"Weights & Biases failed to {what} ({type(error).__name__}: {error}); going on without it"
+            )
