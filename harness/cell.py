@@ -45,9 +45,7 @@ def main() -> int:
     run = Run(folder=folder, config_hash=cell["config_hash"], say=_say)
     signal.signal(signal.SIGTERM, lambda *_: setattr(run, "stopping", True))
     started = time.time()
-    _say(
-        f"{cell['dataset']}/{cell['model']}/{cell['method']}/seed{cell['seed']} (config {cell['config_hash']})"
-    )
+    _say(f"{cell['dataset']}/{cell['model']}/{cell['method']}/seed{cell['seed']} (config {cell['config_hash']})")
     tracker = Tracker(folder, cell, tables=[name for name in arguments.tables.split(",") if name], say=_say)
     run.on_row = tracker.row
     try:
@@ -55,9 +53,7 @@ def main() -> int:
     except Interrupted:
         _say("stopped; the checkpoint is written")
         return STOPPED
-    except (
-        Exception
-    ) as error:  # Whatever a method raises: the cell is recorded as failed and the others go on.
+    except Exception as error:  # Whatever a method raises: the cell is recorded as failed and the others go on.
         traceback.print_exc()
         outcome = result.failure(cell, sentence(error))
     outcome["time"] = {
@@ -117,9 +113,7 @@ def run_cell(arguments: Any, run: Run) -> dict[str, Any]:
     dense_epochs = run.epoch
     network = load_fit(arguments.fit)(model, task, **cell["config"]["hyperparameters"])
     if not isinstance(network, nn.Module):
-        raise CellError(
-            f"fit() in {arguments.fit} must return a torch.nn.Module, not {type(network).__name__}"
-        )
+        raise CellError(f"fit() in {arguments.fit} must return a torch.nn.Module, not {type(network).__name__}")
     example = next(iter(loaded.val))[0][:2]
     network = pruning.remove(network.eval(), example)
     _say("evaluating once on the test set")
@@ -137,9 +131,7 @@ def run_cell(arguments: Any, run: Run) -> dict[str, Any]:
             "total_epochs": run.epoch,
         },
         "extra": dict(run.logged),
-        "latency": measure.latency(
-            {"model": network, "dense": dense}, loaded.input_shape, batch_size=LATENCY_BATCH
-        ),
+        "latency": measure.latency({"model": network, "dense": dense}, loaded.input_shape, batch_size=LATENCY_BATCH),
         "time": training_time(run.history),
         "provenance": provenance.describe(data_checksum=loaded.checksum),
     }
@@ -171,12 +163,8 @@ def load_dense(model: nn.Module, path: Path, *, name: str) -> None:
     except SafetensorError as error:
         raise CellError(f"{path} is damaged ({error}): delete it and start again") from error
     expected = model.state_dict()
-    if {key: value.shape for key, value in weights.items()} != {
-        key: value.shape for key, value in expected.items()
-    }:
-        raise CellError(
-            f"{path} holds the weights of another architecture than {name}: delete it and start again"
-        )
+    if {key: value.shape for key, value in weights.items()} != {key: value.shape for key, value in expected.items()}:
+        raise CellError(f"{path} holds the weights of another architecture than {name}: delete it and start again")
     model.load_state_dict(weights)
 
 
@@ -192,9 +180,7 @@ def sizes(network: nn.Module, dense: nn.Module, folder: Path, task: Task) -> dic
         "macs": measure.macs(network, task.input_shape),
         "dense_macs": measure.macs(dense, task.input_shape),
         "file_bytes": (folder / "model.safetensors").stat().st_size,
-        "dense_file_bytes": len(
-            save({name: value.contiguous() for name, value in dense.state_dict().items()})
-        ),
+        "dense_file_bytes": len(save({name: value.contiguous() for name, value in dense.state_dict().items()})),
         "compressed_bytes": None if compressed is None else int(compressed),
     }
 
@@ -237,7 +223,7 @@ def _say(text: str) -> None:
 
 
 def _die_with_parent() -> None:
-    """Have the kernel stop this trainer when its supervisor is killed (Linux; elsewhere the run folder's lock guards)."""
+    """Have the kernel stop this trainer when its supervisor is killed (Linux only)."""
     if sys.platform == "linux":
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)

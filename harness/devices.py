@@ -31,9 +31,7 @@ def choose_device(wanted: str) -> torch.device:
     if wanted == "cpu" or (wanted == "auto" and not available):
         return torch.device("cpu")
     if not available:
-        raise DeviceError(
-            f"device '{wanted}' was asked for, and PyTorch sees no CUDA GPU: use --device cpu or auto"
-        )
+        raise DeviceError(f"device '{wanted}' was asked for, and PyTorch sees no CUDA GPU: use --device cpu or auto")
     # cuBLAS is deterministic only with a workspace of fixed size.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if wanted.startswith("cuda:"):

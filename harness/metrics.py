@@ -23,7 +23,7 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict
         batches: Pairs of x (batch, channels, height, width) and labels y (batch,).
 
     Returns:
-        `loss` (mean cross-entropy), `top1`, `top3`, `top5` (fractions; k is capped at the number of classes), `examples`.
+        `loss` (mean cross-entropy), `top1`, `top3`, `top5` (fractions; k capped at the number of classes), `examples`.
     """
     was_training = model.training
     model.eval()
@@ -36,7 +36,11 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict
             correct[k] += int(ranked[:, :k].sum())
         examples += len(y)
     model.train(was_training)
-    return {"loss": loss_sum / examples, **{f"top{k}": correct[k] / examples for k in TOP}, "examples": examples}
+    return {
+        "loss": loss_sum / examples,
+        **{f"top{k}": correct[k] / examples for k in TOP},
+        "examples": examples,
+    }
 
 
 def parameters(model: nn.Module) -> int:

@@ -80,6 +80,26 @@ def _require(name: str, section: Config, key: str, noun: str) -> None:
         raise ConfigError(f"config key '{key}' names {noun} '{name}', which is not defined: {hint}")
 
 
+def check_hyperparameters(method: str, given: Iterable[str], fit: str | Path) -> None:
+    """Raise ConfigError if config.yaml gives a hyper-parameter that the method's fit() does not have.
+
+    Reads the signature from the source, without importing it; a fit file in another language is not checked.
+    """
+    path = Path(fit)
+    if path.suffix != ".py":
+        return
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    signature = next((node.args for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "fit"), None)
+    if signature is None:
+        raise ConfigError(f"{fit} has no function fit(model, task, *, ...)")
+    known = [argument.arg for argument in signature.kwonlyargs]
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(known) or 'none'}"
+            raise ConfigError(f"config key 'methods.{method}.{name}' is no hyper-parameter of fit() in {fit}: {hint}")
+
+
 def check_models(names: Iterable[str]) -> None:
     """Raise ConfigError if an architecture is known neither here nor to torchvision or timm."""
     unknown = sorted(set(names) - KNOWN_MODELS)
@@ -162,7 +182,11 @@ def code_hash(fit: str | Path) -> str:
 def _without_docstrings(tree: ast.Module) -> ast.Module:
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and body and ast.get_docstring(node) is not None:
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+            and body
+            and ast.get_docstring(node) is not None
+        ):
             node.body = body[1:] or [ast.Pass()]
     return tree
 

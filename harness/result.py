@@ -62,9 +62,7 @@ def write(path: str | Path, metrics: Mapping[str, Any]) -> None:
 
 def header(cell: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a result that says which cell it is of."""
-    named = {
-        key: cell[key] for key in ("dataset", "model", "method", "seed", "protocol", "config_hash", "config")
-    }
+    named = {key: cell[key] for key in ("dataset", "model", "method", "seed", "protocol", "config_hash", "config")}
     return {"schema": SCHEMA_VERSION, **named, "status": "done", "error": None}
 
 

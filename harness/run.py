@@ -29,9 +29,7 @@ STOPPED = 128 + signal.SIGTERM
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line, shared with harness.cell."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("fit", type=Path, help="the method's file, with one function `fit`")
     add("--cell", required=True, type=json.loads, help="the cell's configuration as JSON (harness.plan)")
@@ -74,7 +72,7 @@ def main() -> int:
             record_failure(folder)
             print(f"{folder} failed: {metrics['error']}", file=sys.stderr)
             if arguments.start and not arguments.start.exists():
-                arguments.start.touch()  # Empty: the cells that start here fail with a sentence instead of never running.
+                arguments.start.touch()  # Empty: what starts here then fails with a sentence.
         return 0
 
 

@@ -74,7 +74,7 @@ class Task:
     """Data, recipe and loop for one cell.
 
     Attributes:
-        train_loader: `epoch(index, start=0)` yields (x, y) of the training set, augmented; `len()` is batches per epoch.
+        train_loader: `epoch(index, start=0)` yields (x, y) of the training set, augmented; `len()` counts batches.
         val_loader: Iterable of (x, y) of the validation set, not augmented.
         num_classes: Number of classes.
         input_shape: (channels, height, width) of x.
@@ -212,9 +212,7 @@ class _Phase:
         self.progress = Progress(**state["progress"])
         memory.history[:] = state["history"]
         _restore_random_state(state["random"])
-        memory.say(
-            f"phase {memory.phase}: resumed at epoch {self.progress.epoch + 1}, batch {self.progress.batch + 1}"
-        )
+        memory.say(f"phase {memory.phase}: resumed at epoch {self.progress.epoch + 1}, batch {self.progress.batch + 1}")
         return self.progress.epoch >= self.last_epoch
 
     def _state(self) -> dict[str, Any]:

@@ -18,9 +18,7 @@ class Tracker:
         say: Prints a line to the job's log.
     """
 
-    def __init__(
-        self, folder: Path, cell: Mapping[str, Any], *, tables: list[str], say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, folder: Path, cell: Mapping[str, Any], *, tables: list[str], say: Callable[[str], None]) -> None:
         self._say = say
         self._run: Any = None
         os.environ.setdefault("WANDB_MODE", "offline")
@@ -51,9 +49,7 @@ class Tracker:
         """Write the result into the run's summary and close the run."""
 
         def close() -> None:
-            self._run.summary.update(
-                {key: metrics[key] for key in ("status", "test", "full_test", "size", "extra")}
-            )
+            self._run.summary.update({key: metrics[key] for key in ("status", "test", "full_test", "size", "extra")})
             self._run.finish(exit_code=0 if metrics["status"] == "done" else 1)
 
         self._attempt("finish", close)
@@ -63,10 +59,6 @@ class Tracker:
             return
         try:
             action()
-        except (
-            Exception
-        ) as error:  # Tracking raises whatever its service, network or disk does; training goes on.
+        except Exception as error:  # Tracking raises whatever its service, network or disk does; training goes on.
             self._run = None
-            self._say(
-                f"Weights & Biases failed to {what} ({type(error).__name__}: {error}); going on without it"
-            )
+            self._say(f"Weights & Biases failed to {what} ({type(error).__name__}: {error}); going on without it")

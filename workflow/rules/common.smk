@@ -1,0 +1,111 @@
+"""Path patterns and input functions; everything that is Python and not a rule."""
+
+import fcntl
+import json
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, str(Path(workflow.basedir).parent))
+
+from harness import plan
+from harness.run import failures
+
+# Jobs import torch: without byte code on disk that costs seconds each time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+ROOT = Path(workflow.basedir).parent
+CONDA = "conda" in {str(method) for method in workflow.deployment_settings.deployment_method}
+PYTHON = "python" if CONDA else shlex.quote(sys.executable)
+
+CELL = "results/{dataset}/{model}/{method}/seed{seed}"
+DATA = "results/data/{dataset}.safetensors"
+DENSE = "results/{dataset}/{model}/dense/seed{seed}/start.safetensors"
+EDROPOUT = "results/{dataset}/{model}/edropout/seed{seed}/metrics.json"
+BASELINES = sorted((ROOT / "workflow" / "baselines").glob("*.smk"))
+
+
+wildcard_constraints:
+    dataset="[a-z0-9_.-]+",
+    model="[a-z0-9_.]+",
+    method="[a-z0-9_.-]+",
+    seed="[0-9]+",
+    table="|".join(config.get("tables", {})) or "none",
+
+
+def forget_stale_locks():
+    """Clear what a killed Snakemake left locked; the open file proves that no other one is alive.
+
+    Returns:
+        The lock file, to be kept open as long as this process lives, or None if another Snakemake runs here.
+    """
+    Path(".snakemake").mkdir(exist_ok=True)
+    guard = open(".snakemake/guard", "w")
+    try:
+        fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return None
+    shutil.rmtree(".snakemake/locks", ignore_errors=True)
+    return guard
+
+
+def check_config():
+    """Stop before the DAG is built, with one sentence, if config.yaml cannot be run."""
+    try:
+        plan.check(config, methods_with_rule={"dense", "edropout", *(path.stem for path in BASELINES)})
+        plan.check_models({model for table in config["tables"].values() for model in table["models"]})
+    except plan.ConfigError as error:
+        raise WorkflowError(str(error))
+
+
+def cell_json(wildcards):
+    """The cell's configuration: a parameter of its rule, so that changing it runs the cell again."""
+    cell = plan.cell(
+        config,
+        dataset=wildcards.dataset,
+        model=wildcards.model,
+        method=wildcards.method,
+        seed=wildcards.seed,
+    )
+    return json.dumps(cell, sort_keys=True)
+
+
+def named_inputs(wildcards, input):
+    """Command-line options for what a rule needs besides the code and the data, such as init=DENSE."""
+    return " ".join(
+        f"--input {shlex.quote(f'{name}={path}')}" for name, path in input.items() if name not in ("fit", "data")
+    )
+
+
+def tables_of(wildcards):
+    """Comma-separated tables that a cell belongs to."""
+    return ",".join(
+        name
+        for name, table in config["tables"].items()
+        if wildcards.dataset in table["datasets"]
+        and wildcards.model in table["models"]
+        and wildcards.method in table["methods"]
+    )
+
+
+def recipe_threads(wildcards):
+    return config["recipes"][config["datasets"][wildcards.dataset]["recipe"]].get("threads", 1)
+
+
+def table_cells(table):
+    """The cells of a table, each a dictionary with its result file under `path`."""
+    return [
+        {
+            **{key: cell[key] for key in ("dataset", "model", "method", "seed", "config_hash")},
+            "path": f"{plan.folder(cell)}/metrics.json",
+        }
+        for cell in plan.cells(config, table)
+    ]
+
+
+def table_results(wildcards):
+    return [cell["path"] for cell in table_cells(wildcards.table)]
