@@ -20,7 +20,7 @@ rule cell:
         gpu=1,
     params:
         cell=cell_json,
-        code=lambda wildcards, input: plan.code_hash(input.fit),
+        code=method_code,
         failures=lambda wildcards: failures(CELL.format(**wildcards)),
         inputs=named_inputs,
         start="",

@@ -74,6 +74,15 @@ def cell_json(wildcards):
     return json.dumps(cell, sort_keys=True)
 
 
+def method_code(wildcards, input):
+    """Hash of the method's own code: a parameter of its rule, so that editing a method runs its cells again."""
+    try:
+        plan.check_hyperparameters(wildcards.method, config["methods"][wildcards.method] or {}, input.fit)
+    except plan.ConfigError as error:
+        raise WorkflowError(str(error))
+    return plan.code_hash(input.fit)
+
+
 def named_inputs(wildcards, input):
     """Command-line options for what a rule needs besides the code and the data, such as init=DENSE."""
     return " ".join(

@@ -1,0 +1,133 @@
+"""config.yaml becomes cells, or one sentence that names the key."""
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness import plan
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+RULES = {"dense", "edropout", *(path.stem for path in (ROOT / "workflow" / "baselines").glob("*.smk"))}
+
+
+def changed(path, value):
+    config = copy.deepcopy(CONFIG)
+    *parents, last = path
+    section = config
+    for key in parents:
+        section = section[key]
+    section[last] = value
+    return config
+
+
+def test_the_shipped_configuration_is_valid():
+    plan.check(CONFIG, RULES)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "sentence"),
+    [
+        (("recipes", "quick", "epoch"), 3, "recipes.quick.*'epoch' was unexpected"),
+        (("recipes", "quick", "batch_size"), 0, "recipes.quick.batch_size.*minimum of 1"),
+        (("recipes", "quick", "prune_epoch"), 40, "recipes.quick.prune_epoch.*between 0 and epochs"),
+        (("recipes", "quick", "optimizer"), {"name": "adadelta"}, "optimizer.*'lr' is a required property"),
+        (("datasets", "digits", "source"), "cifar", "datasets.digits.source.*'cifar' is not one of"),
+        (("datasets", "digits", "recipe"), "quik", "datasets.digits.recipe.*did you mean 'quick'"),
+        (("tables", "quick", "datasets"), ["digit"], "tables.quick.datasets.*did you mean 'digits'"),
+        (("tables", "quick", "methods"), ["dens"], "tables.quick.methods.*did you mean 'dense'"),
+        (("tables", "quick", "seeds"), [-1], "tables.quick.seeds.0.*minimum of 0"),
+        (("tables", "quick", "seeds"), [1, 1], "tables.quick.seeds.*non-unique"),
+        (("tables", "all"), CONFIG["tables"]["quick"], "tables.all.*rename the table"),
+        (("build",), ["quik"], "'build' names table 'quik'.*did you mean 'quick'"),
+        (("data", "root"), "", "data.root"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named_in_one_sentence(path, value, sentence):
+    with pytest.raises(plan.ConfigError, match=sentence) as caught:
+        plan.check(changed(path, value), RULES)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a b", "a'b", 'a"b', "$(touch x)", "../up", "-rf", "", "a/b", "a;b", "Ä"])
+@pytest.mark.parametrize("section", ["methods", "tables", "datasets"])
+def test_names_that_a_shell_or_a_path_could_read_otherwise_are_refused(section, name):
+    with pytest.raises(plan.ConfigError):
+        plan.check(changed((section, name), CONFIG[section][next(iter(CONFIG[section]))]), RULES)
+
+
+def test_a_method_without_a_rule_names_the_file_to_add():
+    config = changed(("methods", "thinnest"), {})
+    config["tables"]["quick"]["methods"].append("thinnest")
+    with pytest.raises(
+        plan.ConfigError, match="table 'quick' names method 'thinnest': add workflow/baselines/thinnest.smk"
+    ):
+        plan.check(config, RULES)
+
+
+def test_an_unknown_architecture_is_named():
+    with pytest.raises(plan.ConfigError, match="resnet19"):
+        plan.check_models(["resnet8", "resnet19"])
+
+
+def test_known_architectures_cost_no_import_of_torch():
+    code = "import sys; from harness import plan; plan.check_models(['resnet8', 'resnet18']); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def cell_of(config, **changes):
+    return plan.cell(config, **{"dataset": "digits", "model": "resnet8", "method": "l1", "seed": 1, **changes})
+
+
+def test_the_hash_covers_what_moves_a_number_and_nothing_else():
+    base = cell_of(CONFIG)["config_hash"]
+    for path, value in [
+        (("recipes", "quick", "epochs"), 41),
+        (("methods", "l1", "prune_ratio"), 0.4),
+        (("datasets", "digits", "train_examples"), 100),
+    ]:
+        assert cell_of(changed(path, value))["config_hash"] != base
+    assert cell_of(CONFIG, seed=2)["config_hash"] != base
+    assert cell_of(changed(("data", "root"), "/elsewhere"))["config_hash"] == base
+    assert cell_of(changed(("recipes", "mini", "epochs"), 99))["config_hash"] == base
+
+
+def test_the_image_size_of_a_model_wins():
+    config = changed(("datasets", "digits", "image_size_by_model"), {"alexnet": 224})
+    assert cell_of(config, model="alexnet")["config"]["data"]["image_size"] == 224
+    assert "image_size" not in cell_of(config)["config"]["data"]
+
+
+def test_cells_are_the_product_of_a_table():
+    table = CONFIG["tables"]["quick"]
+    expected = 1
+    for key in ("datasets", "models", "methods", "seeds"):
+        expected *= len(table[key])
+    cells = plan.cells(CONFIG, "quick")
+    assert len(cells) == expected == len({plan.folder(cell) for cell in cells})
+
+
+def test_code_hash_ignores_comments_and_sees_code(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "ROOT", tmp_path)
+    (tmp_path / "library").mkdir()
+    (tmp_path / "library" / "__init__.py").write_text("")
+    part, fit = tmp_path / "library" / "part.py", tmp_path / "fit.py"
+    part.write_text("VALUE = 1\n")
+    fit.write_text('"""Doc."""\nfrom library.part import VALUE\n\ndef fit():\n    """What."""\n    return VALUE\n')
+    first = plan.code_hash(fit)
+    fit.write_text("from library.part import VALUE\n# why\ndef fit():\n  return (VALUE)\n")
+    assert plan.code_hash(fit) == first
+    part.write_text("VALUE = 2\n")
+    assert plan.code_hash(fit) != first
+
+
+def test_a_hyper_parameter_that_fit_does_not_have_is_named(tmp_path):
+    fit = tmp_path / "fit.py"
+    fit.write_text("def fit(model, task, *, prune_ratio=0.5):\n    return model\n")
+    plan.check_hyperparameters("l1", ["prune_ratio"], fit)
+    with pytest.raises(plan.ConfigError, match="methods.l1.prune_ration.*did you mean 'prune_ratio'"):
+        plan.check_hyperparameters("l1", ["prune_ration"], fit)

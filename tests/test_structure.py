@@ -1,0 +1,95 @@
+"""The shape of the house: who imports whom, one environment, one style."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+OURS = {"edropout", "harness", "baselines", "paper"}
+
+# edropout stays usable without the suite; harness takes from it the removal of units, which knows of no search;
+# methods do not import each other; tables are made without torch.
+MAY_IMPORT = {
+    "edropout": {"edropout"},
+    "harness": {"harness", "edropout.subnetwork"},
+    "baselines": {"harness", "edropout.subnetwork"},
+    "paper": {"paper", "harness.result"},
+}
+HEAVY = {"torch", "torchvision", "timm", "wandb", "sklearn"}
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert not node.level, f"{path} uses a relative import"
+            yield from (
+                [f"{node.module}.{alias.name}" for alias in node.names] if node.module in OURS else [node.module]
+            )
+
+
+@pytest.mark.parametrize("package", sorted(MAY_IMPORT))
+def test_packages_import_only_what_they_may(package):
+    for path in sorted((ROOT / package).rglob("*.py")):
+        for name in imported(path):
+            if name.split(".")[0] in OURS:
+                allowed = any(name == entry or name.startswith(f"{entry}.") for entry in MAY_IMPORT[package])
+                assert allowed, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_the_library_needs_torch_alone():
+    for path in (ROOT / "edropout").rglob("*.py"):
+        foreign = {name.split(".")[0] for name in imported(path)} - sys.stdlib_module_names - OURS
+        assert foreign <= {"torch"}, f"{path.relative_to(ROOT)} imports {foreign}"
+
+
+@pytest.mark.parametrize("module", ["harness.plan", "harness.run", "harness.status", "harness.result", "paper.collect"])
+def test_planning_and_collecting_start_without_heavy_imports(module):
+    code = f"import sys, {module}; print(*sorted({HEAVY!r} & set(sys.modules)))"
+    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == ""
+
+
+def lock():
+    """Versions in requirements.lock that hold for Python 3.11 on Linux."""
+    lines = (ROOT / "envs" / "requirements.lock").read_text().splitlines()
+    pins = [re.match(r"([a-z0-9._-]+)==(\S+)(?: ; (.*?))? \\$", line) for line in lines]
+    return {pin[1]: pin[2] for pin in pins if pin and "python_full_version >= '3.12'" not in (pin[3] or "")}
+
+
+@pytest.mark.parametrize("name", ["suite", "paper"])
+def test_conda_environments_have_the_versions_of_the_lock(name):
+    environment = yaml.safe_load((ROOT / "envs" / f"{name}.yaml").read_text())
+    pins = dict(entry.split("==") for entry in environment["dependencies"][-1]["pip"])
+    assert pins and all(lock()[package] == version for package, version in pins.items())
+
+
+def test_the_lock_names_no_address_and_has_a_hash_for_every_package():
+    text = (ROOT / "envs" / "requirements.lock").read_text()
+    assert "://" not in text and "index-url" not in text
+    packages = re.findall(r"^[a-z0-9._-]+==.*?(?=^\S|\Z)", text, flags=re.MULTILINE | re.DOTALL)
+    assert len(packages) > 100 and all("--hash=sha256:" in package for package in packages)
+
+
+def run(*command):
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+def test_python_style():
+    run(sys.executable, "-m", "ruff", "check", "--quiet", ".")
+    run(sys.executable, "-m", "ruff", "format", "--check", "--quiet", ".")
+
+
+def test_snakefile_style():
+    run(sys.executable, "-m", "snakefmt", "--check", "--quiet", "Snakefile", "workflow")
+
+
+def test_snakemake_lint():
+    run(sys.executable, "-m", "snakemake", "--lint")
