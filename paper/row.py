@@ -1,0 +1,73 @@
+"""One result file as tidy rows: the column names of results/paper/<table>.csv are defined here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+COLUMNS = [
+    *("dataset", "model", "method", "evaluation", "seed", "status", "error", "config_hash", "protocol"),
+    *("loss", "top1", "top3", "top5", "examples", "val_loss", "val_top1"),
+    *("kept_ratio", "parameters", "dense_parameters", "nonzero", "macs", "dense_macs"),
+    *("file_bytes", "dense_file_bytes", "compressed_bytes"),
+    *("dense_epochs", "own_epochs", "total_epochs"),
+    *("latency_ms", "dense_latency_ms", "latency_batch", "latency_threads", "latency_device"),
+    *("seconds", "train_seconds", "step_ms", "authors_kept_ratio"),
+    *("commit", "dirty", "path"),
+]
+"""Fractions are fractions, times say their unit, MACs are multiply-accumulates of one forward pass of one example."""
+
+COUNTS = [
+    *("seed", "protocol", "examples", "parameters", "dense_parameters", "nonzero", "macs", "dense_macs"),
+    *("file_bytes", "dense_file_bytes", "compressed_bytes", "latency_batch", "latency_threads"),
+]
+
+FULL = " (full)"
+"""Suffix of the row that evaluates all weights of a method that keeps them (the paper's F beside its P)."""
+
+
+def unfinished(cell: Mapping[str, Any], status: str, error: str) -> dict[str, Any]:
+    """The row of a cell without numbers: `status` is failed, missing or invalid."""
+    row = dict.fromkeys(COLUMNS)
+    row |= {key: cell[key] for key in ("dataset", "model", "method", "seed", "config_hash", "path")}
+    return row | {"evaluation": "pruned", "status": status, "error": error}
+
+
+def finished(cell: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of a cell that is done."""
+    size, budget = metrics["size"], metrics.get("budget") or {}
+    latency, val = metrics.get("latency") or {}, metrics.get("val") or {}
+    time, provenance = metrics.get("time") or {}, metrics.get("provenance") or {}
+    row = unfinished(cell, "done", "") | {key: size.get(key) for key in size}
+    row |= {key: metrics["test"].get(key) for key in ("loss", "top1", "top3", "top5", "examples")}
+    row |= {"val_loss": val.get("loss"), "val_top1": val.get("top1"), "protocol": metrics["protocol"]}
+    row |= {key: budget.get(key) for key in ("dense_epochs", "own_epochs", "total_epochs")}
+    row |= {key: time.get(key) for key in ("seconds", "train_seconds", "step_ms")}
+    row |= {key: provenance.get(key) for key in ("commit", "dirty")}
+    if latency:
+        row |= {"latency_ms": latency["model"]["median_ms"], "dense_latency_ms": latency["dense"]["median_ms"]}
+        row |= {"latency_batch": latency["batch_size"], "latency_threads": latency["threads"]}
+        row |= {"latency_device": latency["device"]}
+    row["authors_kept_ratio"] = (metrics.get("extra") or {}).get("authors_kept_ratio")
+    return row
+
+
+def full(pruned: Mapping[str, Any], metrics: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The second row of a method that also evaluates all its weights: size and speed are those of the dense network.
+
+    Args:
+        pruned: The first row.
+        metrics: The result, or None if the cell is not done.
+    """
+    row = dict(pruned) | {"method": pruned["method"] + FULL, "evaluation": "full"}
+    if pruned["status"] != "done":
+        return row
+    evaluation = (metrics or {}).get("full_test")
+    if not evaluation:
+        missing = {**row, "seed": pruned["seed"]}
+        return unfinished(missing, "missing", "no evaluation with all weights") | {"evaluation": "full"}
+    row |= {key: evaluation.get(key) for key in ("loss", "top1", "top3", "top5", "examples")}
+    row |= dict.fromkeys(("val_loss", "val_top1", "compressed_bytes", "authors_kept_ratio"))
+    row |= {"parameters": row["dense_parameters"], "nonzero": row["dense_parameters"], "kept_ratio": 1.0}
+    row |= {"macs": row["dense_macs"], "file_bytes": row["dense_file_bytes"], "latency_ms": row["dense_latency_ms"]}
+    return row
