@@ -1,0 +1,231 @@
+"""The workflow as its users meet it: a table from one command, new methods by two files, errors in one sentence."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pandas
+import pytest
+from conftest import environment, reduced
+
+CELL = "results/digits/resnet8"
+
+
+def metrics(project, method, seed=1):
+    return json.loads((project.folder / CELL / method / f"seed{seed}" / "metrics.json").read_text())
+
+
+def table(project, name="quick"):
+    return pandas.read_csv(project.folder / "results" / "paper" / f"{name}.csv")
+
+
+def planned(output):
+    """Jobs by rule in a dry run."""
+    lines = output.split("Job stats:", 1)[-1].splitlines()
+    return {words[0]: int(words[1]) for words in map(str.split, lines) if len(words) == 2 and words[1].isdigit()}
+
+
+def test_the_table_is_rendered_and_its_places_are_printed(project):
+    for name in ("quick.csv", "quick.md", "quick.tex", "quick.html", "report.pdf"):
+        assert (project.folder / "results" / "paper" / name).stat().st_size > 0
+    assert set(table(project)["method"]) >= {"dense", "l1"}
+
+
+def test_a_run_leaves_result_history_weights_log_and_tracking(project):
+    folder = project.folder / CELL / "l1" / "seed1"
+    for name in ("metrics.json", "history.csv", "model.safetensors", "log.txt"):
+        assert (folder / name).stat().st_size > 0
+    assert list(folder.glob("wandb/offline-run-*/run-*.wandb"))
+    assert not list(folder.glob("*checkpoint*")) and not list(folder.glob("phase*"))
+    assert "epoch 4/4" in (folder / "log.txt").read_text()
+
+
+def test_running_again_does_nothing(project):
+    code, output = project.snakemake()
+    assert code == 0 and "Nothing to be done" in output
+
+
+def test_touching_a_method_runs_nothing_and_editing_it_runs_its_cells_alone(fresh):
+    method = fresh.folder / "baselines" / "l1.py"
+    os.utime(method)
+    assert "Nothing to be done" in fresh.snakemake("-n")[1]
+    method.write_text(method.read_text() + "\n\nEDITED = True\n")
+    _, output = fresh.snakemake("-n")
+    assert planned(output).get("l1") == 1 and "dense" not in planned(output)
+
+
+def test_changing_a_hyper_parameter_runs_its_cells_alone(fresh):
+    config = fresh.config
+    config["methods"]["l1"] = {"prune_ratio": 0.25}
+    fresh.configure(config)
+    assert planned(fresh.snakemake("-n")[1]).get("l1") == 1 and "dense" not in planned(fresh.snakemake("-n")[1])
+
+
+def test_the_dry_run_needs_no_torch(fresh):
+    fresh.write("poison/torch.py", "raise ImportError('torch was imported')")
+    command = [sys.executable, "-m", "snakemake", "-n", "--cores", "1", "quick"]
+    poisoned = {**environment(), "PYTHONPATH": str(fresh.folder / "poison")}
+    answer = subprocess.run(command, cwd=fresh.folder, env=poisoned, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+NEW_METHOD = '''
+"""Halve every weight: a method for a test."""
+
+import torch
+
+
+def fit(model, task, *, factor=0.5):
+    task.train(model)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(factor)
+    return model
+'''
+NEW_RULE = '''
+"""A method for a test."""
+
+
+use rule cell as {name} with:
+    input:
+        fit="baselines/{name}.py",
+        data=DATA,
+        init=DENSE,
+    wildcard_constraints:
+        method="{name}(-.+)?",
+'''
+
+
+def with_method(project, name, hyperparameters=None):
+    config = project.config
+    config["methods"][name] = hyperparameters or {}
+    config["tables"]["quick"]["methods"].append(name)
+    project.configure(config)
+
+
+def test_a_new_method_is_one_file_one_rule_and_one_line(fresh):
+    fresh.write("baselines/halve.py", NEW_METHOD)
+    fresh.write("workflow/baselines/halve.smk", NEW_RULE.format(name="halve"))
+    with_method(fresh, "halve", {"factor": 0.9})
+    code, output = fresh.snakemake()
+    assert code == 0, output
+    assert "halve" in set(table(fresh)["method"])
+    assert metrics(fresh, "halve")["budget"] == {"dense_epochs": 2, "own_epochs": 2, "total_epochs": 4}
+
+
+SHELL_METHOD = """
+cell=$1 out=$2
+value() { printf '%s' "$cell" | sed -n "s/.*\\"$1\\": \\"\\{0,1\\}\\([^\\",}]*\\).*/\\1/p"; }
+printf '{"schema": 1, "protocol": %s, "dataset": "%s", "model": "%s", "method": "%s", "seed": %s,
+ "config_hash": "%s", "status": "done", "error": null,
+ "test": {"loss": 2.302585, "top1": 0.1, "top3": 0.3, "top5": 0.5, "examples": 100},
+ "size": {"parameters": 0, "dense_parameters": 1, "nonzero": 0, "kept_ratio": 0}}' \\
+ "$(value protocol)" "$(value dataset)" "$(value model)" "$(value method)" "$(value seed)" "$(value config_hash)" > "$out"
+"""
+SHELL_RULE = '''
+"""Guessing, written in the shell: a method for a test."""
+
+
+use rule cell as guess with:
+    input:
+        fit="baselines/guess.sh",
+        data=DATA,
+    wildcard_constraints:
+        method="guess(-.+)?",
+    shell:
+        "sh {input.fit:q} {params.cell:q} {output.metrics:q}"
+'''
+
+
+def test_a_method_may_be_written_in_another_language(fresh):
+    fresh.write("baselines/guess.sh", SHELL_METHOD)
+    fresh.write("workflow/baselines/guess.smk", SHELL_RULE)
+    with_method(fresh, "guess")
+    code, output = fresh.snakemake()
+    assert code == 0, output
+    row = table(fresh).set_index("method").loc["guess"]
+    assert row["top1"] == pytest.approx(0.1)
+
+
+def test_a_failed_cell_stops_no_other_and_is_marked_and_tried_again(fresh):
+    broken = NEW_METHOD.replace("task.train(model)", "raise ValueError('the moon is in the wrong phase')")
+    fresh.write("baselines/halve.py", broken)
+    fresh.write("workflow/baselines/halve.smk", NEW_RULE.format(name="halve"))
+    shutil.rmtree(fresh.folder / CELL / "l1")
+    with_method(fresh, "halve")
+    code, output = fresh.snakemake()
+    assert code != 0 and "the moon is in the wrong phase" in output
+    assert metrics(fresh, "halve")["status"] == "failed" and metrics(fresh, "l1")["status"] == "done"
+    assert "failed" in (fresh.folder / "results" / "paper" / "quick.md").read_text()
+    assert planned(fresh.snakemake("-n")[1]).get("halve") == 1
+    fresh.write("baselines/halve.py", NEW_METHOD)
+    code, output = fresh.snakemake()
+    assert code == 0, output
+    assert "Nothing to be done" in fresh.snakemake("-n")[1]
+
+
+def refused(project, sentence, *arguments):
+    before = {path: path.stat().st_mtime_ns for path in project.folder.glob("results/**/metrics.json")}
+    code, output = project.snakemake(*arguments)
+    assert code != 0 and sentence in output, output
+    assert before == {path: path.stat().st_mtime_ns for path in project.folder.glob("results/**/metrics.json")}
+
+
+def test_a_wrong_key_is_named(fresh):
+    config = fresh.config
+    config["recipes"]["quick"]["epoch"] = 3
+    fresh.configure(config)
+    refused(fresh, "config key 'recipes.quick'")
+
+
+def test_a_wrong_hyper_parameter_is_named(fresh):
+    config = fresh.config
+    config["methods"]["l1"] = {"prune_ration": 0.5}
+    fresh.configure(config)
+    refused(fresh, "did you mean 'prune_ratio'")
+
+
+def test_a_method_without_a_rule_is_named(fresh):
+    with_method(fresh, "thinnest")
+    refused(fresh, "table 'quick' names method 'thinnest': add workflow/baselines/thinnest.smk")
+
+
+def test_an_unknown_architecture_is_named(fresh):
+    config = fresh.config
+    config["tables"]["quick"]["models"] = ["resnet8", "resnet19"]
+    fresh.configure(config)
+    refused(fresh, "resnet19")
+
+
+def test_a_result_that_disagrees_with_its_path_is_named(fresh):
+    path = fresh.folder / CELL / "l1" / "seed1" / "metrics.json"
+    path.write_text(path.read_text().replace('"seed": 1', '"seed": 2'))
+    code, output = fresh.snakemake()
+    assert code != 0 and "l1/seed1/metrics.json" in output
+
+
+def test_a_missing_dataset_is_named_with_its_place(fresh):
+    config = fresh.config
+    config["datasets"]["mnist-mini"] = {"source": "mnist", "recipe": "quick"}
+    config["tables"]["quick"]["datasets"].append("mnist-mini")
+    config["data"] = {"root": "nowhere", "download": False}
+    fresh.configure(config)
+    refused(fresh, "train-images-idx3-ubyte")
+
+
+def test_status_tells_what_is_done(project):
+    command = [sys.executable, "-m", "harness.status", "--all"]
+    answer = subprocess.run(command, cwd=project.folder, capture_output=True, text=True, check=True)
+    assert "2 done of 2 cells" in answer.stdout and "digits/resnet8/l1/seed1" in answer.stdout
+
+
+def test_all_methods_make_the_quick_table_at_a_reduced_size(fresh):
+    shipped = [path.stem for path in (fresh.folder / "workflow" / "baselines").glob("*.smk")]
+    config = reduced(fresh.config, ["dense", "edropout", *sorted(shipped)])
+    fresh.configure(config)
+    code, output = fresh.snakemake()
+    assert code == 0, output
+    assert set(table(fresh)["method"]) >= {"dense", "edropout", *shipped}
+    assert (table(fresh)["status"] == "done").all()
