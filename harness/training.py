@@ -21,6 +21,9 @@ OPTIMIZERS = {
     "adamw": torch.optim.AdamW,
 }
 
+READ_EVERY_ON_GPU = 20
+"""Batches between two looks at the loss: each look makes the host wait for the GPU."""
+
 
 class TrainingError(ValueError):
     """Training that cannot go on; the message says at which epoch and batch."""
@@ -108,7 +111,7 @@ def run_epochs(
         loss: Mean loss of a batch.
         step: Applies the gradient.
         evaluated: The network that validation measures.
-        on_batch: Called after each batch, for checkpoints.
+        on_batch: Called whenever `progress` is up to date within an epoch (on a CPU after each batch), for checkpoints.
         on_epoch: Called after each epoch with its history row.
 
     Raises:
@@ -116,32 +119,48 @@ def run_epochs(
     """
     device = next(model.parameters()).device
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
+    read_every = 1 if device.type == "cpu" else READ_EVERY_ON_GPU
     while progress.epoch < last_epoch:
         model.train()
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate(progress.epoch)
+        unread: list[tuple[Tensor, int]] = []
+        started = time.perf_counter()
         for x, y in train_loader.epoch(progress.epoch, start=progress.batch):
-            started = time.perf_counter()
             optimizer.zero_grad(set_to_none=True)
             with autocast:
                 value = loss(x.contiguous(memory_format=torch.channels_last), y)
-            number = value.item()
-            if not math.isfinite(number):
-                raise TrainingError(
-                    f"the loss became {number} at epoch {progress.epoch + 1}, batch {progress.batch + 1}: "
-                    "lower the learning rate in the recipe or the method's hyper-parameters"
-                )
             value.backward()
             step(optimizer)
-            progress.loss_sum += number * len(y)
-            progress.examples += len(y)
-            progress.batch += 1
-            progress.epoch_seconds += time.perf_counter() - started
-            on_batch(progress)
+            unread.append((value.detach(), len(y)))
+            if len(unread) == read_every:
+                _read(unread, progress)
+                progress.epoch_seconds += time.perf_counter() - started
+                on_batch(progress)
+                started = time.perf_counter()
+        _read(unread, progress)
+        progress.epoch_seconds += time.perf_counter() - started
         row = _row(progress, recipe, evaluate(evaluated(), val_loader))
         progress.epoch, progress.batch = progress.epoch + 1, 0
         progress.loss_sum, progress.examples, progress.epoch_seconds = 0.0, 0, 0.0
         on_epoch(progress, row)
+
+
+def _read(unread: list[tuple[Tensor, int]], progress: Progress) -> None:
+    """Fetch the losses of the last batches from the device, check them, and count the batches as done."""
+    if not unread:
+        return
+    values = torch.stack([value for value, _ in unread]).tolist()
+    for value, (_, examples) in zip(values, unread, strict=True):
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"the loss became {value} at epoch {progress.epoch + 1}, batch {progress.batch + 1}: "
+                "lower the learning rate in the recipe or the method's hyper-parameters"
+            )
+        progress.loss_sum += value * examples
+        progress.examples += examples
+        progress.batch += 1
+    unread.clear()
 
 
 def _row(progress: Progress, recipe: Recipe, val: Mapping[str, float]) -> dict[str, float]:
