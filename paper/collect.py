@@ -18,7 +18,6 @@ from typing import Any
 
 import pandas
 
-from harness.files import write_text
 from harness.result import ResultError, read
 from paper import plausible
 from paper.row import COLUMNS, COUNTS, finished, full, unfinished
@@ -170,8 +169,9 @@ def layers(results: Iterable[tuple[Cell, Mapping[str, Any]]]) -> pandas.DataFram
 
 
 def write_csv(path: Path, frame: pandas.DataFrame) -> None:
-    """Write a table without its index, atomically; equal tables give equal bytes."""
-    write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+    """Write a table without its index; equal tables give equal bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frame.to_csv(path, index=False, lineterminator="\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,134 @@
+"""Result trees that are valid under the schema and made up: for tests of the paper folder and for its benchmark."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pandas
+
+from harness.plan import digest
+
+LAYERS = ("conv1", "layer1.conv1", "layer1.conv2", "layer2.conv1", "layer2.conv2", "layer2.shortcut", "fc")
+DENSE_PARAMETERS = {"resnet8": 78_042, "vgg8": 288_170, "resnet18": 11_173_962, "resnet34": 21_282_122}
+EXAMPLES = 10_000
+EPOCHS = 20
+
+
+def kept_of(method: str) -> float:
+    """How much a made-up method keeps; `l1-30` prunes 30 %."""
+    base, _, variant = method.partition("-")
+    if variant.isdigit():
+        return 1 - int(variant) / 100
+    return 1.0 if base in ("dense", "dropout") else 0.45
+
+
+def plan(
+    root: Path, datasets: Iterable[str], models: Iterable[str], methods: Iterable[str], seeds: Iterable[int]
+) -> list[dict[str, Any]]:
+    """Cells as the workflow hands them to paper.collect."""
+    methods, seeds, models = list(methods), list(seeds), list(models)
+    return [
+        {
+            **{"dataset": dataset, "model": model, "method": method, "seed": seed},
+            "config_hash": digest(content(dataset, model, method, seed)),
+            "path": str(root / dataset / model / method / f"seed{seed}" / "metrics.json"),
+        }
+        for dataset in datasets
+        for model in models
+        for method in methods
+        for seed in seeds
+    ]
+
+
+def content(dataset: str, model: str, method: str, seed: int) -> dict[str, Any]:
+    """What the hash of a cell is taken of."""
+    config = {"data": {}, "recipe": {"epochs": EPOCHS}, "hyperparameters": {}}
+    return {"dataset": dataset, "model": model, "method": method, "seed": seed, "protocol": 1, "config": config}
+
+
+def metrics(cell: Mapping[str, Any], random: numpy.random.Generator) -> dict[str, Any]:
+    """A finished result; accuracy falls with what is pruned."""
+    method, dense = cell["method"], DENSE_PARAMETERS.get(cell["model"], 500_000)
+    kept = kept_of(method)
+    nonzero = round(dense * kept * random.uniform(0.97, 1.0)) if kept < 1 else dense
+    evaluation = evaluate(0.95 - 0.05 * (1 - kept) ** 2 + random.normal(0, 0.004))
+    macs = 41_000_000
+    return {
+        "schema": 1,
+        **content(*(cell[key] for key in ("dataset", "model", "method", "seed"))),
+        "config_hash": cell["config_hash"],
+        "status": "done",
+        "error": None,
+        "test": evaluation,
+        "val": evaluation,
+        "full_test": evaluate(evaluation["top1"] + 0.002) if method.startswith("edropout") else None,
+        "size": {
+            **{"parameters": nonzero, "dense_parameters": dense, "nonzero": nonzero, "kept_ratio": nonzero / dense},
+            **{
+                "macs": round(macs * kept),
+                "dense_macs": macs,
+                "file_bytes": 4 * nonzero,
+                "dense_file_bytes": 4 * dense,
+            },
+            "compressed_bytes": None,
+        },
+        "layers": {layer: min(1.0, kept * random.uniform(0.6, 1.4)) for layer in LAYERS},
+        "budget": {"dense_epochs": 0, "own_epochs": EPOCHS, "total_epochs": EPOCHS},
+        "extra": {"authors_kept_ratio": 0.5} if method.startswith("edropout") else {},
+        "latency": {
+            **{"batch_size": 32, "threads": 1, "device": "cpu"},
+            "model": {"median_ms": 4 + 8 * kept * random.uniform(0.9, 1.1), "iqr_ms": 0.1},
+            "dense": {"median_ms": 12.0, "iqr_ms": 0.1},
+        },
+        "time": {"seconds": 60.0, "train_seconds": 50.0, "step_ms": step_ms(method) * random.uniform(0.95, 1.05)},
+        "provenance": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False},
+    }
+
+
+def evaluate(top1: float) -> dict[str, Any]:
+    """An evaluation whose fractions are numbers of right answers."""
+    right = [round(EXAMPLES * (1 - (1 - top1) ** power)) for power in (1, 1.5, 2)]
+    fractions = {f"top{k}": count / EXAMPLES for k, count in zip((1, 3, 5), right, strict=True)}
+    return {"loss": 3 * (1 - top1), **fractions, "examples": EXAMPLES}
+
+
+def step_ms(method: str) -> float:
+    """Milliseconds of a made-up training step."""
+    return 12.0 if method.startswith("edropout") else 8.0
+
+
+def history(cell: Mapping[str, Any], random: numpy.random.Generator, epochs: int = EPOCHS) -> pandas.DataFrame:
+    """A training history with falling losses; EDropout's columns where the method is EDropout."""
+    epoch = numpy.arange(1, epochs + 1)
+    loss = 2.0 * numpy.exp(-epoch / (epochs / 4)) + 0.1
+    frame = pandas.DataFrame(
+        {
+            **{"phase": 1, "epoch": epoch, "lr": 0.1, "seconds": 1.0, "steps": 10},
+            "train_loss": loss * random.uniform(0.9, 1.1, epochs),
+            "val_loss": 1.2 * loss * random.uniform(0.9, 1.1, epochs),
+            "val_top1": (0.96 - 0.4 * numpy.exp(-epoch / (epochs / 5))) * random.uniform(0.98, 1.0, epochs),
+        }
+    )
+    if cell["method"].startswith("edropout"):
+        frozen = epoch >= 0.7 * epochs
+        spread = numpy.where(frozen, 0.0, 2.0 * numpy.exp(-epoch / (epochs / 3)))
+        frame["best_energy"] = -5 * (1 - numpy.exp(-epoch / (epochs / 3))) + random.normal(0, 0.1, epochs)
+        frame["mean_energy"] = frame["best_energy"] + spread
+        frame["diversity"] = spread / 4
+        frame["kept_ratio"] = 0.5 - 0.06 * (1 - numpy.exp(-epoch / 5)) + random.normal(0, 0.003, epochs)
+        frame["frozen"] = frozen.astype(int)
+    return frame
+
+
+def write(cells: Iterable[Mapping[str, Any]], *, epochs: int = EPOCHS, seed: int = 0) -> None:
+    """Write metrics.json and history.csv of every cell."""
+    for number, cell in enumerate(cells):
+        random = numpy.random.default_rng([seed, number])
+        path = Path(cell["path"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(metrics(cell, random)))
+        history(cell, random, epochs).to_csv(path.with_name("history.csv"), index=False)
