@@ -89,7 +89,9 @@ def check_hyperparameters(method: str, given: Iterable[str], fit: str | Path) ->
     if path.suffix != ".py":
         return
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    signature = next((node.args for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "fit"), None)
+    signature = next(
+        (node.args for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "fit"), None
+    )
     if signature is None:
         raise ConfigError(f"{fit} has no function fit(model, task, *, ...)")
     known = [argument.arg for argument in signature.kwonlyargs]
