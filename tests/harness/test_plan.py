@@ -64,7 +64,7 @@ def test_a_method_without_a_rule_names_the_file_to_add():
     config = changed(("methods", "thinnest"), {})
     config["tables"]["quick"]["methods"].append("thinnest")
     with pytest.raises(
-        plan.ConfigError, match="table 'quick' names method 'thinnest': add workflow/baselines/thinnest.smk"
+        plan.ConfigError, match=r"table 'quick' names method 'thinnest': add workflow/baselines/thinnest.smk"
     ):
         plan.check(config, RULES)
 
@@ -75,7 +75,10 @@ def test_an_unknown_architecture_is_named():
 
 
 def test_known_architectures_cost_no_import_of_torch():
-    code = "import sys; from harness import plan; plan.check_models(['resnet8', 'resnet18']); assert 'torch' not in sys.modules"
+    code = (
+        "import sys; from harness import plan; plan.check_models(['resnet8', 'resnet18']);"
+        "assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
@@ -129,5 +132,5 @@ def test_a_hyper_parameter_that_fit_does_not_have_is_named(tmp_path):
     fit = tmp_path / "fit.py"
     fit.write_text("def fit(model, task, *, prune_ratio=0.5):\n    return model\n")
     plan.check_hyperparameters("l1", ["prune_ratio"], fit)
-    with pytest.raises(plan.ConfigError, match="methods.l1.prune_ration.*did you mean 'prune_ratio'"):
+    with pytest.raises(plan.ConfigError, match=r"methods.l1.prune_ration.*did you mean 'prune_ratio'"):
         plan.check_hyperparameters("l1", ["prune_ration"], fit)

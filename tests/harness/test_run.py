@@ -1,0 +1,114 @@
+"""The supervisor: every end of a trainer is recorded, and two trainers never share a folder."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness import plan, result, run
+
+ROOT = Path(__file__).resolve().parents[2]
+CELL = {
+    "dataset": "digits",
+    "model": "resnet8",
+    "method": "l1",
+    "seed": 1,
+    "protocol": result.PROTOCOL,
+    "config": {"data": {}, "recipe": {}, "hyperparameters": {}},
+    "config_hash": plan.digest("x"),
+}
+
+
+def start(folder, trainer):
+    """A supervisor whose trainer is the given Python code instead of harness.cell."""
+    code = (
+        "import sys; from harness import run; import subprocess; original = subprocess.Popen\n"
+        f"run.subprocess.Popen = lambda command, **o: original([sys.executable, '-c', {trainer!r}], **o)\n"
+        "run.PATIENCE_SECONDS = 0.5\nsys.exit(run.main())"
+    )
+    arguments = ["fit.py", "--cell", json.dumps(CELL), "--data", "d", "--out", str(folder / "metrics.json")]
+    return subprocess.Popen([sys.executable, "-c", code, *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_trainer_killed_from_outside_is_a_failed_cell_and_counts_as_a_failure(tmp_path):
+    supervisor = start(tmp_path, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    _, errors = supervisor.communicate(timeout=30)
+    metrics = result.read(tmp_path / "metrics.json")
+    assert supervisor.returncode == 0 and "SIGKILL (out of memory?)" in metrics["error"] and "SIGKILL" in errors
+    assert run.failures(tmp_path) == 1
+
+
+def test_a_trainer_that_cannot_start_is_a_failed_cell(tmp_path):
+    start(tmp_path, "raise SystemExit(3)").communicate(timeout=30)
+    assert "exit code 3" in result.read(tmp_path / "metrics.json")["error"]
+
+
+WAITS = (
+    "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143));"
+    "print('up', flush=True); time.sleep(60)"
+)
+
+
+def wait_for_trainer(folder):
+    deadline = time.monotonic() + 20
+    while not ((folder / "log.txt").exists() and "up" in (folder / "log.txt").read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_stopped_trainer_leaves_no_result(tmp_path):
+    supervisor = start(tmp_path, WAITS)
+    wait_for_trainer(tmp_path)
+    supervisor.send_signal(signal.SIGTERM)
+    _, errors = supervisor.communicate(timeout=30)
+    assert supervisor.returncode == run.STOPPED and "the next start resumes it" in errors
+    assert not (tmp_path / "metrics.json").exists() and run.failures(tmp_path) == 0
+
+
+def test_a_second_trainer_is_refused_while_the_first_one_lives(tmp_path):
+    first = start(tmp_path, WAITS)
+    wait_for_trainer(tmp_path)
+    second = start(tmp_path, WAITS)
+    _, errors = second.communicate(timeout=30)
+    assert second.returncode == 1 and f"process {first.pid}" in errors
+    first.terminate()
+    first.communicate(timeout=30)
+
+
+def test_the_trainer_of_a_killed_supervisor_keeps_the_folder_until_it_ends(tmp_path):
+    supervisor = start(tmp_path, WAITS)
+    wait_for_trainer(tmp_path)
+    supervisor.kill()
+    supervisor.communicate(timeout=30)
+    with open(tmp_path / ".lock", "a+") as lock, pytest.raises(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        if b"time.sleep(60)" in process.read_bytes() and str(process.parent.name) != str(os.getpid()):
+            os.kill(int(process.parent.name), signal.SIGTERM)
+
+
+def test_a_supervisor_whose_parent_dies_stops_its_trainer(tmp_path):
+    code = (
+        "import sys, subprocess; sys.path.insert(0, 'tests/harness'); import test_run, pathlib, time\n"
+        f"test_run.start(pathlib.Path({str(tmp_path)!r}), test_run.WAITS); time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    wait_for_trainer(tmp_path)
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 20
+    with open(tmp_path / ".lock", "a+") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+    assert not (tmp_path / "metrics.json").exists()
