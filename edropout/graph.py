@@ -1,0 +1,236 @@
+"""The computation of any module as a flat list of steps, read once with torch.fx."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+@dataclass(frozen=True)
+class Ref:
+    """Stands for the value of an earlier step among the arguments of a step."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """One node of the graph: `kind` is 'input', 'attribute', 'module', 'function', 'method' or 'output'."""
+
+    name: str
+    kind: str
+    target: Any
+    args: tuple
+    kwargs: Mapping[str, Any]
+
+    @property
+    def reads(self) -> list[str]:
+        """Names of the steps whose values this step takes, in order, without repetition."""
+        found: dict[str, None] = {}
+        substitute((self.args, dict(self.kwargs)), lambda ref: found.setdefault(ref.name))
+        return list(found)
+
+
+@dataclass
+class Graph:
+    """Steps in execution order and, after `record_shapes`, the shape of every tensor among their values."""
+
+    steps: list[Step]
+    shapes: dict[str, torch.Size] = field(default_factory=dict)
+
+    def users(self) -> dict[str, list[Step]]:
+        """Maps the name of each step to the steps that read it."""
+        found: dict[str, list[Step]] = {step.name: [] for step in self.steps}
+        for step in self.steps:
+            for name in step.reads:
+                found[name].append(step)
+        return found
+
+
+def substitute(value: Any, change: Callable[[Ref], Any]) -> Any:
+    """Rebuilds nested arguments with every `Ref` replaced by `change(ref)`."""
+    if isinstance(value, Ref):
+        return change(value)
+    if isinstance(value, (tuple, list)):
+        return type(value)(substitute(entry, change) for entry in value)
+    if isinstance(value, dict):
+        return {key: substitute(entry, change) for key, entry in value.items()}
+    if isinstance(value, slice):
+        return slice(*(substitute(entry, change) for entry in (value.start, value.stop, value.step)))
+    return value
+
+
+class ModeSwitch(nn.Module):
+    """A function whose arguments depend on train or eval mode, for example `F.dropout(x, training=...)`."""
+
+    def __init__(self, target: Callable, train_args: tuple, eval_args: tuple) -> None:
+        super().__init__()
+        self.target, self.train_args, self.eval_args = target, train_args, eval_args
+
+    def forward(self, *values: Any) -> Any:
+        """Calls the function on `values`, which take the places of the references in order of appearance."""
+        args, kwargs = self.train_args if self.training else self.eval_args
+        by_name = dict(zip(Step("", "", None, args, kwargs).reads, values, strict=True))
+        args, kwargs = substitute((args, kwargs), lambda ref: by_name[ref.name])
+        return self.target(*args, **kwargs)
+
+
+class _Tracer(fx.Tracer):
+    """Keeps layers whole that have a meaning here even when a library subclasses them."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        known = (*CONVOLUTIONS, nn.Linear, _BatchNorm, ModeSwitch)
+        return isinstance(m, known) or super().is_leaf_module(m, module_qualified_name)
+
+
+@contextmanager
+def mode(model: nn.Module, *, training: bool) -> Iterator[None]:
+    """Puts every module into train or eval mode and restores each module's own mode afterwards."""
+    before = [(module, module.training) for module in model.modules()]
+    model.train(training)
+    try:
+        yield
+    finally:
+        for module, was_training in before:
+            module.training = was_training
+
+
+_KINDS = {
+    "placeholder": "input",
+    "get_attr": "attribute",
+    "call_module": "module",
+    "call_function": "function",
+    "call_method": "method",
+    "output": "output",
+}
+
+
+def _steps(model: nn.Module, *, training: bool) -> list[Step]:
+    with mode(model, training=training):
+        try:
+            graph = _Tracer().trace(model)
+        except Exception as error:  # torch.fx raises whatever the model's own control flow raises
+            raise ValueError(f"{type(model).__name__} cannot be analysed by torch.fx: {error}") from error
+
+    def convert(value: Any) -> Any:
+        return fx.node.map_aggregate(value, lambda entry: Ref(entry.name) if isinstance(entry, fx.Node) else entry)
+
+    steps = []
+    for node in graph.nodes:
+        args, kwargs = convert(tuple(node.args)), dict(convert(dict(node.kwargs)))
+        steps.append(Step(node.name, _KINDS[node.op], node.target, _plain(args), _plain(kwargs)))
+    return [step for step in steps if not _is_default_input(step, steps)]
+
+
+def _plain(value: Any) -> Any:
+    """Turns torch.fx's immutable lists and dictionaries into ordinary ones."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (tuple, list)):
+        return (tuple if isinstance(value, tuple) else list)(_plain(entry) for entry in value)
+    return value
+
+
+def _is_default_input(step: Step, steps: list[Step]) -> bool:
+    """An optional argument of forward that nothing reads."""
+    return step.kind == "input" and bool(step.args) and not any(step.name in other.reads for other in steps)
+
+
+def trace(model: nn.Module) -> tuple[Graph, dict[str, nn.Module]]:
+    """Reads the computation of `model` in train and in eval mode.
+
+    Returns:
+        The graph, and the modules its steps call by name, with a `ModeSwitch` for each function whose constants
+        depend on the mode.
+
+    Raises:
+        ValueError: torch.fx cannot follow the model, the model takes other paths in train than in eval mode, or it
+            does not take exactly one tensor.
+    """
+    train, evaluate = _steps(model, training=True), _steps(model, training=False)
+    if [(s.kind, s.target, s.reads) for s in train] != [(s.kind, s.target, s.reads) for s in evaluate]:
+        raise ValueError(f"{type(model).__name__} computes different layers in train and in eval mode")
+    if sum(step.kind == "input" for step in train) != 1:
+        raise ValueError(f"{type(model).__name__}.forward must take exactly one tensor")
+    called = {step.target for step in train if step.kind == "module"}
+    modules = {name: module for name, module in model.named_modules() if name in called}
+    steps = []
+    for one, other in zip(train, evaluate, strict=True):
+        if (one.args, one.kwargs) != (other.args, other.kwargs):
+            name = f"mode_{one.name}"
+            modules[name] = ModeSwitch(one.target, (one.args, dict(one.kwargs)), (other.args, dict(other.kwargs)))
+            one = replace(one, kind="module", target=name, args=tuple(Ref(read) for read in one.reads), kwargs={})
+        steps.append(one)
+    return Graph(steps), modules
+
+
+def execute(
+    graph: Graph,
+    call: Callable[[Step, tuple, dict], Any],
+    x: Any,
+    *,
+    watch: Callable[[str, Any], None] | None = None,
+) -> Any:
+    """Runs the steps in order on the input `x` and returns the output; each value is freed after its last reader.
+
+    Args:
+        graph: The steps.
+        call: Carries out one step, given its arguments.
+        x: Value of the input step.
+        watch: Called with the name and the value of every step.
+    """
+    last = {name: step.name for step in graph.steps for name in step.reads}
+    values: dict[str, Any] = {}
+    value = None
+    for step in graph.steps:
+        if step.kind == "input":
+            value = x
+        else:
+            args, kwargs = substitute((step.args, dict(step.kwargs)), lambda ref: values[ref.name])
+            value = args[0] if step.kind == "output" else call(step, args, kwargs)
+        if watch is not None:
+            watch(step.name, value)
+        values[step.name] = value
+        for name in step.reads:
+            if last[name] == step.name:
+                del values[name]
+    return value
+
+
+def caller(owner: nn.Module, modules: Mapping[str, nn.Module] | None = None) -> Callable[[Step, tuple, dict], Any]:
+    """Returns what carries out one step with the ordinary modules and attributes of `owner`."""
+
+    def call(step: Step, args: tuple, kwargs: dict) -> Any:
+        if step.kind == "module":
+            module = owner.get_submodule(step.target) if modules is None else modules[step.target]
+            return module(*args, **kwargs)
+        if step.kind == "attribute":
+            prefix, _, leaf = step.target.rpartition(".")
+            return getattr(owner.get_submodule(prefix), leaf)
+        if step.kind == "method":
+            return getattr(args[0], step.target)(*args[1:], **kwargs)
+        return step.target(*args, **kwargs)
+
+    return call
+
+
+def record_shapes(graph: Graph, model: nn.Module, modules: Mapping[str, nn.Module], example: Tensor) -> None:
+    """Fills `graph.shapes` from one evaluation of the first sample of `example`; leaves the model unchanged."""
+    for module in modules.values():
+        if isinstance(module, ModeSwitch):
+            module.eval()
+
+    def watch(name: str, value: Any) -> None:
+        if isinstance(value, Tensor):
+            graph.shapes[name] = value.shape
+
+    with mode(model, training=False), torch.no_grad():
+        execute(graph, caller(model, modules), example[:1], watch=watch)

@@ -1,0 +1,110 @@
+"""A masked network and the physically smaller one are the same function."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from networks import ARCHITECTURES, build, disturb, random_kept, relative_difference, small_network
+from torch import nn
+
+from edropout.subnetwork import kept_units, mask_, prune
+
+
+def outputs_and_gradients(model: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    x = x.clone().requires_grad_()
+    logits = model(x)
+    logits.square().mean().backward()
+    return logits.detach(), x.grad
+
+
+@pytest.mark.parametrize("name", ["small", *ARCHITECTURES])
+def test_pruned_network_equals_the_masked_one(name: str) -> None:
+    torch.manual_seed(0)
+    model = (disturb(small_network()) if name == "small" else build(name)).double()
+    size = ARCHITECTURES.get(name, 8)
+    x = torch.randn(4, 3, size, size, dtype=torch.float64)
+    kept = random_kept(model, prune_stem=True, hidden_linear=True)
+    smaller, masked = prune(model, kept, x), copy.deepcopy(model)
+    mask_(masked, kept)
+    assert sum(p.numel() for p in smaller.parameters()) < 0.5 * sum(p.numel() for p in model.parameters())
+    for training in (False, True):
+        expected = outputs_and_gradients(masked.train(training), x)
+        actual = outputs_and_gradients(smaller.train(training), x)
+        assert relative_difference(actual[0], expected[0]) < 1e-10
+        assert relative_difference(actual[1], expected[1]) < 1e-10
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "regnet_y_400mf", "small"])
+def test_pruning_twice_equals_pruning_once_with_both(name: str) -> None:
+    torch.manual_seed(0)
+    model = disturb(small_network()) if name == "small" else build(name)
+    x = torch.randn(2, 3, 64 if name != "small" else 8, 64 if name != "small" else 8)
+    first = random_kept(model, 0.7, hidden_linear=True)
+    second = {layer: mask.roll(1) for layer, mask in first.items()}
+    both = {layer: first[layer] & second[layer] for layer in first}
+    twice, once = prune(prune(model, first, x), second, x), prune(model, both, x)
+    assert {n: p.shape for n, p in twice.state_dict().items()} == {n: p.shape for n, p in once.state_dict().items()}
+    assert torch.allclose(twice.eval()(x), once.eval()(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "regnet_y_400mf", "small"])
+def test_kept_and_state_dict_rebuild_the_pruned_network(name: str) -> None:
+    size = 8 if name == "small" else 32
+    make = small_network if name == "small" else lambda: build(name)
+    x = torch.randn(2, 3, size, size)
+    smaller = prune(make(), random_kept(make(), hidden_linear=True), x).eval()
+    rebuilt = prune(make(), {layer: torch.tensor(mask.tolist()) for layer, mask in smaller.kept.items()}, x).eval()
+    rebuilt.load_state_dict(smaller.state_dict())
+    assert torch.equal(rebuilt(x), smaller(x))
+    assert torch.equal(copy.deepcopy(smaller)(x), smaller(x))
+
+
+def test_pruned_network_holds_copies_and_can_be_trained() -> None:
+    model = small_network()
+    before = copy.deepcopy(model.state_dict())
+    x = torch.randn(4, 3, 8, 8)
+    smaller = prune(model, {}, x)
+    optimizer = torch.optim.SGD(smaller.parameters(), lr=0.1)
+    smaller(x).square().mean().backward()
+    optimizer.step()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not torch.equal(smaller.state_dict()["2.weight"], before["2.weight"])
+
+
+def test_kept_units_reads_what_mask_wrote() -> None:
+    model = disturb(small_network())
+    kept = {"2": torch.arange(6) % 2 == 0, "6": torch.arange(6) > 1, "11": torch.arange(10) < 7}
+    mask_(model, kept)
+    found = kept_units(model)
+    assert all(torch.equal(found[layer], mask) for layer, mask in kept.items())
+    assert found["0"].all() and found["9"].all()
+
+
+def test_batch_norm_bias_of_a_dropped_filter_is_zero() -> None:
+    model = disturb(small_network())
+    mask_(model, {"2": torch.tensor([True, False, True, True, True, True])})
+    assert model[3].bias[1] == 0 and model[3].weight[1] == 0 and model[3].bias[0] != 0
+
+
+def test_pruned_network_runs_under_onnxruntime(tmp_path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = build("resnet18")
+    x = torch.randn(2, 3, 32, 32)
+    smaller = prune(model, random_kept(model), x).eval()
+    torch.onnx.export(smaller, (x,), tmp_path / "smaller.onnx", dynamo=False, input_names=["x"])
+    (logits,) = onnxruntime.InferenceSession(tmp_path / "smaller.onnx").run(None, {"x": x.numpy()})
+    assert relative_difference(torch.from_numpy(logits), smaller(x).detach()) < 1e-4
+
+
+def test_bad_requests_are_refused_with_the_layer_named() -> None:
+    model, x = small_network(), torch.randn(2, 3, 8, 8)
+    with pytest.raises(ValueError, match="'7' cannot be cut"):
+        prune(model, {"7": torch.ones(6, dtype=torch.bool)}, x)
+    with pytest.raises(ValueError, match="'2'.* must be 6 booleans"):
+        prune(model, {"2": torch.ones(5, dtype=torch.bool)}, x)
+    with pytest.raises(ValueError, match="'2' keeps no unit"):
+        prune(model, {"2": torch.zeros(6, dtype=torch.bool)}, x)
+    with pytest.raises(ValueError, match="cannot be cut"):
+        mask_(model, {"nothing": torch.ones(6, dtype=torch.bool)})

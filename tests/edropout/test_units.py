@@ -1,0 +1,68 @@
+"""The pruning state vector is a partition of the units of a network."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+from networks import ARCHITECTURES, build, small_network
+from torch import nn
+
+from edropout.units import Units
+
+# Salehinejad & Valaee, arXiv:2006.04270: state sizes printed by the authors' code.
+PUBLISHED = {"resnet18": 6208, "resnet34": 9920, "resnet50": 32448, "resnet101": 58560}
+WITHOUT_SHORTCUT_NORMS = {"resnet18": 5312, "resnet34": 9024, "resnet50": 28608, "resnet101": 54720}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_state_sizes_count_stem_and_shortcut_norms(name: str) -> None:
+    model = torchvision.models.get_model(name)
+    assert Units(model, prune_stem=True, shortcut_norms=True).num_units == PUBLISHED[name]
+    assert Units(model, prune_stem=True).num_units == WITHOUT_SHORTCUT_NORMS[name]
+    assert Units(model).num_units == WITHOUT_SHORTCUT_NORMS[name] - 64
+
+
+def test_alexnet_and_squeezenet_sizes_are_the_published_ones_without_outputs() -> None:
+    alexnet = torchvision.models.alexnet(num_classes=102)
+    assert Units(alexnet, prune_stem=True, hidden_linear=True).num_units == 18662 - 102
+    squeezenet = torchvision.models.squeezenet1_1(num_classes=102)
+    # 512 inputs of the output convolution are the filters before it, counted once here.
+    assert Units(squeezenet, prune_stem=True).num_units == 3558 - 102 - 512
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_split_and_join_are_inverse(name: str) -> None:
+    units = Units(build(name), hidden_linear=True)
+    state = torch.rand(units.num_units) < 0.5
+    assert torch.equal(units.join(units.split(state)), state)
+    assert sum(len(part) for part in units.split(state).values()) == units.num_units
+
+
+def test_a_missing_layer_keeps_all() -> None:
+    units = Units(small_network())
+    assert units.join({"2": torch.zeros(6, dtype=torch.bool)}).tolist() == [False] * 6 + [True] * 16
+
+
+def test_stem_output_and_hidden_layers_are_options() -> None:
+    model = small_network()
+    assert Units(model).sizes == {"2": 6, "6": 6, "11": 10}
+    assert Units(model, prune_stem=True, hidden_linear=True).sizes == {"0": 4, "2": 6, "6": 6, "9": 96, "11": 10}
+
+
+def test_repair_leaves_no_layer_empty_and_the_rest_alone() -> None:
+    units = Units(small_network())
+    states = torch.zeros(3, units.num_units, dtype=torch.bool)
+    states[1, 2] = True
+    units.repair_(states)
+    assert states[1].nonzero().squeeze(1).tolist() == [2, 6, 12]
+
+
+def test_a_network_without_units_is_refused() -> None:
+    with pytest.raises(ValueError, match="no unit that can be pruned"):
+        Units(nn.Sequential(nn.Flatten(), nn.ReLU()))
+
+
+def test_a_state_of_the_wrong_length_is_refused() -> None:
+    with pytest.raises(ValueError, match="must have 22 units"):
+        Units(small_network()).split(torch.ones(21, dtype=torch.bool))
