@@ -1,0 +1,35 @@
+"""Write a results table for every reader.
+
+    python -m paper.tables --csv results/paper/quick.csv --out-stem results/paper/quick
+
+gives quick.md, quick.tex and quick.html from the tidy rows that paper.collect wrote.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from paper import html, latex, markdown
+from paper.layout import page
+from paper.summary import read_rows
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--csv", required=True, type=Path)
+    parser.add_argument("--out-stem", required=True, type=Path)
+    options = parser.parse_args(arguments)
+    content = page(options.csv.stem, read_rows(options.csv))
+    options.out_stem.parent.mkdir(parents=True, exist_ok=True)
+    for suffix, renderer in {".md": markdown, ".tex": latex, ".html": html}.items():
+        target = options.out_stem.with_name(options.out_stem.name + suffix)
+        target.write_text(renderer.render(content), encoding="utf-8")
+    for warning in content.warnings:
+        print(f"table '{content.name}': {warning}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
