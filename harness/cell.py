@@ -42,7 +42,8 @@ def main() -> int:
     arguments = parse()
     _die_with_parent()
     folder, cell = arguments.out.parent, arguments.cell
-    run = Run(folder=folder, config_hash=cell["config_hash"], say=_say)
+    interval = float(os.environ.get("EDROPOUT_CHECKPOINT_SECONDS", "10"))
+    run = Run(folder=folder, config_hash=cell["config_hash"], say=_say, checkpoint_seconds=interval)
     signal.signal(signal.SIGTERM, lambda *_: setattr(run, "stopping", True))
     started = time.time()
     _say(f"{cell['dataset']}/{cell['model']}/{cell['method']}/seed{cell['seed']} (config {cell['config_hash']})")

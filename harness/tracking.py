@@ -38,7 +38,9 @@ class Tracker:
             config=dict(cell),
             dir=str(folder),
             resume="allow",
-            settings=wandb.Settings(console="off", x_disable_stats=True, init_timeout=30),
+            settings=wandb.Settings(
+                console="off", x_disable_stats=True, init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT", "30"))
+            ),
         )
 
     def row(self, row: Mapping[str, Any]) -> None:

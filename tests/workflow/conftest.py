@@ -46,7 +46,8 @@ class Project:
 
 
 def environment():
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("EDROPOUT_")}
+    keep = "EDROPOUT_CHECKPOINT_SECONDS"
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("EDROPOUT_") or name == keep}
     return {**variables, "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
 
 

@@ -1,0 +1,88 @@
+"""SIGKILL at random moments, of trainers, of Snakemake or of both: the results are those of an undisturbed run."""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+from conftest import Project, reduced
+
+KILLS = int(os.environ.get("EDROPOUT_KILLS", "4"))
+METHODS = ["dense", "dropout", "edropout", "l1"]
+
+
+def processes_in(folder):
+    """Process numbers by kind: the trainers and supervisors of a project, and its Snakemake."""
+    found = {"trainer": [], "snakemake": []}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            command, place = (entry / "cmdline").read_bytes(), os.readlink(entry / "cwd")
+        except OSError:
+            continue
+        if place == str(folder):
+            kind = "trainer" if b"harness." in command else "snakemake" if b"snakemake" in command else None
+            if kind:
+                found[kind].append(int(entry.name))
+    return found
+
+
+def kill(folder, victims):
+    for kind in victims:
+        for number in processes_in(folder)[kind]:
+            try:
+                os.kill(number, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+
+def lasting(folder):
+    """What must not depend on interruptions: weights by hash, results without times."""
+    outcome = {}
+    for path in sorted(folder.glob("results/digits/**/metrics.json")):
+        metrics = json.loads(path.read_text())
+        for volatile in ("time", "latency", "provenance"):
+            metrics.pop(volatile, None)
+        weights = hashlib.sha256((path.parent / "model.safetensors").read_bytes()).hexdigest()
+        history = [line.split(",") for line in (path.parent / "history.csv").read_text().splitlines()]
+        timed = history[0].index("seconds")
+        rows = [row[:timed] + row[timed + 1 :] for row in history]
+        outcome[str(path.relative_to(folder))] = (metrics, weights, rows)
+    return outcome
+
+
+def copy(project, folder):
+    shutil.copytree(project.folder, folder, symlinks=True, ignore=shutil.ignore_patterns("digits"))
+    shutil.rmtree(folder / "results", ignore_errors=True)
+    fresh = Project(folder)
+    config = reduced(fresh.config, METHODS)
+    config["recipes"]["quick"].update(epochs=30, prune_epoch=15)
+    fresh.configure(config)
+    return fresh
+
+
+def test_killed_runs_end_with_the_bits_of_an_undisturbed_run(project, tmp_path, monkeypatch):
+    whole = copy(project, tmp_path / "whole")
+    code, output = whole.snakemake()
+    assert code == 0, output
+
+    monkeypatch.setenv("EDROPOUT_CHECKPOINT_SECONDS", "0.05")
+    broken = copy(project, tmp_path / "broken")
+    generator = random.Random(KILLS)
+    for _ in range(KILLS):
+        process = broken.start()
+        deadline = time.monotonic() + 60
+        while not processes_in(broken.folder)["trainer"] and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(generator.uniform(0.5, 6))
+        kill(broken.folder, generator.choice([["trainer"], ["snakemake"], ["snakemake", "trainer"]]))
+        process.stdout.close()
+        process.wait(timeout=600)
+    code, output = broken.snakemake()
+    assert code == 0, output
+    assert lasting(broken.folder) == lasting(whole.folder)
+    assert len(lasting(whole.folder)) == len(METHODS)
