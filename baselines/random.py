@@ -1,0 +1,78 @@
+"""Random pruning: units or weights drawn by lot and fixed from the start, the control of any informed choice."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from harness.layers import NothingToPrune, convolutions
+from harness.pruning import (
+    check_ratio,
+    example_of,
+    kept_count,
+    kept_ratio_of,
+    kept_units_of,
+    masks_of,
+    prune_units,
+    random_kept,
+    train_masked,
+)
+from harness.task import Task
+
+
+def fit(model: nn.Module, task: Task, *, prune_ratio: float | None = None, weights: bool = False) -> nn.Module:
+    """Draw what to keep, uniformly without replacement in each layer, and train that on what is left of the budget.
+
+    Args:
+        model: A freshly initialised network, or the trained dense one if the rule lists `init=DENSE`.
+        task: Data, recipe and loop; `task.inputs["edropout"]` unless `prune_ratio` is given.
+        prune_ratio: Fraction of units (or weights) to remove from each layer. None draws from each layer as many
+            units as the EDropout cell of the same dataset, model and seed keeps there, so that only the choice of
+            the units differs; of weights, the same fraction as EDropout's of all parameters.
+        weights: Prune single weights of convolutions and linear layers; units are filters of all convolutions but
+            the stem.
+
+    Returns:
+        The physically smaller network; with `weights`, the network with exact zeros.
+
+    Raises:
+        ValueError: a ratio outside [0, 1), no ratio at all, a layer without units, nothing to prune.
+    """
+    if prune_ratio is not None:
+        check_ratio(prune_ratio)
+    elif "edropout" not in task.inputs:
+        raise ValueError("random pruning needs a prune_ratio, or edropout=EDROPOUT among the inputs of its rule")
+    generator = task.generator("random pruning")
+    if weights:
+        ratio = 1 - kept_ratio_of(task.inputs["edropout"]) if prune_ratio is None else prune_ratio
+        masks = masks_of(model, lambda name, weight: _drawn(weight, ratio, generator))
+        return train_masked(model, task, masks)
+    if prune_ratio is None:
+        like = kept_units_of(task.inputs["edropout"], model)
+        counts = {name: (len(units), int(units.sum())) for name, units in like.items()}
+    else:
+        counts = filter_counts(model, task, prune_ratio)
+    kept = {name: random_kept(size, count, generator) for name, (size, count) in counts.items()}
+    return task.train(prune_units(model, kept, example_of(task)))
+
+
+def filter_counts(model: nn.Module, task: Task, prune_ratio: float) -> dict[str, tuple[int, int]]:
+    """Filters, and filters to keep, of every convolution but the stem and the output layer.
+
+    Raises:
+        NothingToPrune: there is no such convolution.
+        ValueError: a layer would lose all its filters.
+    """
+    layers = [layer for layer in convolutions(model, example_of(task)) if not (layer.stem or layer.output)]
+    if not layers:
+        raise NothingToPrune(f"nothing can be pruned in {type(model).__name__}: it has no convolution behind its stem")
+    counts = {layer.name: (layer.width, kept_count(layer.width, prune_ratio)) for layer in layers}
+    for name, (_, count) in counts.items():
+        if count == 0:
+            raise ValueError(f"layer '{name}' would lose all its filters: choose a smaller prune_ratio")
+    return counts
+
+
+def _drawn(weight: Tensor, prune_ratio: float, generator) -> Tensor:
+    """A random mask over one weight with the layer's share of kept entries."""
+    size = weight.numel()
+    return random_kept(size, kept_count(size, prune_ratio), generator).reshape(weight.shape).to(weight.device)
