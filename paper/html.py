@@ -9,11 +9,11 @@ from html import escape
 from paper.page import Cell, Page, Table
 
 STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; padding: 0 1.5rem; max-width: 90rem; color: #1a1a1a; }
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; padding: 0 1.5rem; max-width: 100rem; color: #1a1a1a; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 0.86rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.28rem 0.6rem; text-align: right; white-space: nowrap; }
+th, td { padding: 0.28rem 0.42rem; text-align: right; white-space: nowrap; }
 th.text, td.text { text-align: left; }
 thead th { border-top: 2px solid; border-bottom: 1px solid; position: sticky; top: 0; background: #fff; }
 thead th button { all: unset; cursor: pointer; font-weight: 600; }

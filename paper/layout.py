@@ -54,8 +54,8 @@ def comparison(dataset: str, part: pandas.DataFrame, found: list[published.Publi
     rows = [_ours(row) for row in part.itertuples()]
     caption = COMPARISON_CAPTION
     if any(found):
-        columns += ["Published top-1 %", "Verdict"]
-        caption += f" {published.RULE}"
+        columns += ["Pub. top-1 %", "Verdict"]
+        caption += f" Pub.: the published number. {published.RULE}"
         for cells, row, theirs in zip(rows, part.itertuples(), found, strict=True):
             cells += [_printed(theirs, "top1"), text(published.verdict(row, theirs) if theirs else NONE)]
     else:

@@ -95,13 +95,13 @@ def verdict(ours: Any, theirs: Published) -> str:
     kept = ours.kept_ratio if math.isnan(ours.authors_kept_ratio) else ours.authors_kept_ratio
     top1, half = 100 * ours.top1, 100 * ours.top1_half
     if ours.n < SEEDS_NEEDED:
-        return f"not comparable: {ours.n} seeds"
+        return "not comparable (seeds)"
     if half > WIDEST:
-        return "not comparable: interval too wide"
+        return "not comparable (interval)"
     if abs(ours.dense_parameters / 1e6 / theirs.dense_millions - 1) > SIZE_TOLERANCE:
-        return "not comparable: another network"
+        return "not comparable (network)"
     if abs(100 * kept - float(theirs.kept_percent)) > KEPT_TOLERANCE:
-        return "not comparable: another kept %"
+        return "not comparable (kept %)"
     difference = top1 - float(theirs.top1)
     if abs(difference) <= max(TOLERANCE, half):
         return "reproduced"

@@ -1,0 +1,144 @@
+"""Figures over training: losses and accuracy, energies with the freeze, kept ratio, diversity of the population."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import pandas
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from paper.canvas import Plot
+from paper.style import DASHES, grid, legend_below, looks
+from paper.summary import aggregate
+
+PLACE = ["dataset", "model", "method", "epoch"]
+LABELS = {
+    "train_loss": "training loss",
+    "val_loss": "validation loss",
+    "val_top1": "validation top-1 (%)",
+    "best_energy": "best state",
+    "mean_energy": "population mean",
+    "kept_ratio": "kept ratio (%)",
+    "diversity": "diversity of the population",
+}
+PERCENT = ("val_top1", "kept_ratio")
+
+
+def plots(history: pandas.DataFrame) -> Iterator[Plot]:
+    """All curves that the histories hold, one figure per dataset and subject.
+
+    Args:
+        history: One row per cell and epoch (`paper.collect.history`).
+    """
+    subjects = {
+        "training": (
+            ["train_loss", "val_loss", "val_top1"],
+            "Training and validation over epochs; methods that start from the dense network join later.",
+        ),
+        "energy": (
+            ["best_energy", "mean_energy"],
+            "Energy of the best state (solid) and mean of the population (dashed); the dotted line marks where the "
+            "state was frozen (median over seeds).",
+        ),
+        "kept-over-training": (["kept_ratio"], "Ratio of units that the best state keeps, over training."),
+        "diversity": (["diversity"], "Diversity of the population over training; at 0 all candidates are one."),
+    }
+    for dataset in history["dataset"].unique():
+        part = history[history["dataset"] == dataset]
+        for subject, (quantities, caption) in subjects.items():
+            data = tidy(part, [name for name in quantities if name in part])
+            if not data.empty:
+                draw = draw_training if subject == "training" else partial(draw_by_model, quantities=quantities)
+                shown = f"{dataset}: {caption} Mean over seeds; the band is the 95 % interval."
+                yield Plot(f"{subject}-{dataset}", shown, data, draw)
+
+
+def tidy(history: pandas.DataFrame, quantities: list[str]) -> pandas.DataFrame:
+    """Mean and interval over seeds of each quantity, with the epoch of the freeze beside it."""
+    known = history.dropna(subset=quantities, how="all") if quantities else history.iloc[:0]
+    if known.empty:
+        return known
+    wide = aggregate(known, PLACE, quantities)
+    parts = [
+        wide[PLACE].assign(
+            quantity=name,
+            mean=wide[name] * (100 if name in PERCENT else 1),
+            half=wide[f"{name}_half"] * (100 if name in PERCENT else 1),
+            n=wide[f"{name}_n"],
+        )
+        for name in quantities
+    ]
+    long = pandas.concat(parts, ignore_index=True).dropna(subset="mean")
+    return long.merge(freezes(known), how="left", on=PLACE[:3]) if "frozen" in known else long.assign(freeze=None)
+
+
+def freezes(history: pandas.DataFrame) -> pandas.DataFrame:
+    """First frozen epoch of each (dataset, model, method), the median over the seeds that froze."""
+    first = history[history["frozen"].eq(1)].groupby([*PLACE[:3], "seed"], sort=False)["epoch"].min()
+    return first.groupby(PLACE[:3], sort=False).median().rename("freeze").reset_index()
+
+
+def draw_training(data: pandas.DataFrame) -> Figure:
+    """One row of panels per model: training loss, validation loss, validation top-1."""
+    models, look = list(data["model"].unique()), looks(data["method"])
+    figure, axes = grid(3 * len(models), height=1.7)
+    for number, ax in enumerate(axes):
+        model, quantity = models[number // 3], ("train_loss", "val_loss", "val_top1")[number % 3]
+        part = data[(data["model"] == model) & (data["quantity"] == quantity)]
+        for method, line in part.groupby("method", sort=False):
+            draw_line(ax, line, colour=look[method].colour, dash=look[method].dash)
+        ax.set(
+            title=f"{model}: {LABELS[quantity]}", xlabel="epoch" if number // 3 == len(models) - 1 else "", ylabel=""
+        )
+        if quantity != "val_top1":
+            ax.set_yscale("log")
+            _plain_log_ticks(ax)
+    legend_below(figure, [Line2D([], [], color=look[name].colour, ls=look[name].dash, label=name) for name in look])
+    return figure
+
+
+def draw_by_model(data: pandas.DataFrame, quantities: list[str]) -> Figure:
+    """One panel per model; several quantities differ by their dash."""
+    models, look = list(data["model"].unique()), looks(data["method"])
+    figure, axes = grid(len(models), sharex=True)
+    several = len(quantities) > 1
+    for ax, model in zip(axes, models, strict=True):
+        part = data[data["model"] == model]
+        for (method, quantity), line in part.groupby(["method", "quantity"], sort=False):
+            dash = DASHES[quantities.index(quantity)] if several else look[method].dash
+            draw_line(ax, line, colour=look[method].colour, dash=dash)
+        for method, freeze in part.groupby("method", sort=False)["freeze"].first().dropna().items():
+            ax.axvline(freeze, color=look[method].colour, ls=(0, (1, 1.5)), lw=0.9)
+        ax.set(title=model, xlabel="epoch", ylabel="energy" if several else LABELS[quantities[0]])
+    handles = [
+        Line2D([], [], color=look[name].colour, ls="-" if several else look[name].dash, label=name) for name in look
+    ]
+    if several:
+        handles += [Line2D([], [], color="#555", ls=DASHES[i], label=LABELS[name]) for i, name in enumerate(quantities)]
+    if data["freeze"].notna().any():
+        handles.append(Line2D([], [], color="#555", ls=(0, (1, 1.5)), lw=0.9, label="state frozen"))
+    legend_below(figure, handles)
+    return figure
+
+
+def draw_line(ax: Axes, line: pandas.DataFrame, *, colour: str, dash: object) -> None:
+    """Mean with its band; one epoch alone is a point."""
+    marker = "o" if len(line) == 1 else None
+    seaborn.lineplot(
+        x=line["epoch"], y=line["mean"], ax=ax, color=colour, ls=dash, marker=marker, estimator=None, legend=False
+    )
+    if line["half"].notna().any():
+        low, high = line["mean"] - line["half"], line["mean"] + line["half"]
+        ax.fill_between(line["epoch"], low, high, color=colour, alpha=0.15, lw=0)
+
+
+def _plain_log_ticks(ax: Axes) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())

@@ -1,0 +1,51 @@
+"""Draw every figure of a results table.
+
+    python -m paper.figures --csv results/paper/quick.csv --statistics results/paper/quick/statistics \\
+        --out results/paper/quick/figures
+
+writes <name>.csv, <name>.png and <name>.pdf for each figure, and index.json with the captions in reading order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas
+
+from paper import curves, layers, ranking_plot, speed, tradeoffs
+from paper.canvas import Plot, save
+from paper.summary import read_rows
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--csv", required=True, type=Path, help="tidy rows; history.csv and layers.csv lie beside")
+    parser.add_argument("--statistics", required=True, type=Path, help="folder of paper.statistics")
+    parser.add_argument("--out", required=True, type=Path, help="folder to write")
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    index = []
+    for plot in plots(options.csv, options.statistics):
+        save(plot, options.out)
+        index.append({"name": plot.name, "caption": plot.caption})
+    (options.out / "index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def plots(csv: Path, statistics: Path) -> Iterator[Plot]:
+    """All figures that the data allows, in reading order."""
+    folder = csv.with_suffix("")
+    history = pandas.read_csv(folder / "history.csv")
+    yield from tradeoffs.plots(pandas.read_csv(statistics / "pareto.csv"))
+    yield from ranking_plot.plots(statistics)
+    yield from curves.plots(history)
+    yield from speed.plots(read_rows(csv))
+    yield from layers.plots(pandas.read_csv(folder / "layers.csv"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""The critical-difference diagram: average ranks, with bars over methods that the tests cannot tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pandas
+import scikit_posthocs
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+
+from paper.canvas import Plot
+from paper.style import PAGE, looks
+
+
+def plots(statistics: Path) -> Iterator[Plot]:
+    """The diagram, where paper.statistics could rank.
+
+    Args:
+        statistics: Folder with ranks.csv and nemenyi.csv.
+    """
+    if not (statistics / "ranks.csv").exists():
+        return
+    ranks = pandas.read_csv(statistics / "ranks.csv")
+    matrix = pandas.read_csv(statistics / "nemenyi.csv", index_col="method")
+    first = ranks.iloc[0]
+    caption = (
+        f"Average ranks of mean test top-1 over {first['blocks']} (dataset, model) pairs, 1 is best. Bars join methods "
+        f"that Nemenyi's test cannot tell apart at 5 %; Friedman's test: p = {first['friedman_p']:.3g}."
+    )
+    yield Plot("critical-difference", caption, ranks, partial(draw, matrix=matrix))
+
+
+def draw(data: pandas.DataFrame, matrix: pandas.DataFrame) -> Figure:
+    """The diagram of scikit-posthocs, with its own line for the critical difference."""
+    ranks, look = data.set_index("method")["rank"], looks(data["method"])
+    figure, ax = pyplot.subplots(figsize=(PAGE, 1.0 + 0.11 * len(ranks)))
+    scikit_posthocs.critical_difference_diagram(
+        ranks,
+        matrix.loc[ranks.index, ranks.index],
+        ax=ax,
+        label_props={"fontsize": 6.5},
+        marker_props={"s": 18},
+        elbow_props={"linewidth": 0.8},
+        crossbar_props={"color": "#555", "linewidth": 2},
+        color_palette={name: look[name].colour for name in ranks.index},
+        text_h_margin=0.02,
+    )
+    ax.grid(False)
+    ax.set_title(f"critical difference {data['critical_difference'].iloc[0]:.2f}", fontsize=7)
+    return figure

@@ -1,0 +1,114 @@
+"""Figures of accuracy against cost: kept ratio with intervals, and Pareto fronts over three costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from paper.canvas import Plot
+from paper.pareto import COSTS
+from paper.style import Look, grid, legend_below, looks
+
+LEAST_SPAN = 1.0
+"""Percentage points that an accuracy axis shows at least, so that noise does not look like a gap."""
+
+
+def plots(points: pandas.DataFrame) -> Iterator[Plot]:
+    """Accuracy against kept ratio, and the Pareto fronts, for each dataset.
+
+    Args:
+        points: `pareto.pareto`, as statistics/pareto.csv holds it.
+    """
+    for dataset in points["dataset"].unique():
+        part = points[points["dataset"] == dataset]
+        kept = part[part["cost"] == "kept_ratio"]
+        if not kept.empty:
+            caption = (
+                f"{dataset}: test top-1 against kept parameters; bars are 95 % intervals over seeds, lines join the "
+                "variants of a method, the dashed line is the dense network."
+            )
+            yield Plot(f"accuracy-{dataset}", caption, kept, draw_accuracy)
+        if not part.empty:
+            caption = (
+                f"{dataset}: test top-1 against three costs. Filled points are on the Pareto front (no other method is "
+                "as good in both and better in one); hollow points are not."
+            )
+            yield Plot(f"pareto-{dataset}", caption, part, draw_pareto)
+
+
+def base_of(method: str) -> str:
+    """The rule that a variant belongs to: `l1-30` is a variant of `l1`."""
+    return method.split("-")[0]
+
+
+def draw_accuracy(data: pandas.DataFrame) -> Figure:
+    """One panel per model; a colour per rule, its variants joined in the order of what they keep."""
+    models, look = list(data["model"].unique()), looks(map(base_of, data["method"]))
+    figure, axes = grid(len(models), height=2.3)
+    for ax, model in zip(axes, models, strict=True):
+        part = data[data["model"] == model].assign(base=lambda frame: frame["method"].map(base_of))
+        for base, line in part.groupby("base", sort=False):
+            ordered = line.sort_values("value")
+            style = {"color": look[base].colour, "marker": look[base].marker, "ls": "-", "lw": 0.8, "elinewidth": 0.7}
+            ax.errorbar(ordered["value"], ordered["top1"], ordered["top1_half"], ordered["value_half"], **style)
+        for dense in part.loc[part["method"] == "dense", "top1"]:
+            ax.axhline(dense, color="#000000", ls=(0, (4, 2)), lw=0.7)
+        widen(ax)
+        ax.set(title=model, xlabel=COSTS["kept_ratio"], ylabel="test top-1 (%)")
+    legend_below(figure, [_handle(name, look[name], filled=True) for name in look])
+    return figure
+
+
+def draw_pareto(data: pandas.DataFrame) -> Figure:
+    """One row of panels per model, one column per cost."""
+    models, look = list(data["model"].unique()), looks(data["method"])
+    costs = [cost for cost in COSTS if cost in set(data["cost"])]
+    figure, axes = grid(len(costs) * len(models), height=1.9, columns=len(costs))
+    for number, ax in enumerate(axes):
+        model, cost = models[number // len(costs)], costs[number % len(costs)]
+        part = data[(data["model"] == model) & (data["cost"] == cost)]
+        front = part[part["on_front"]].sort_values(["value", "top1"])
+        ax.plot(front["value"], front["top1"], drawstyle="steps-post", color="#888", lw=0.8, zorder=1)
+        for row in part.itertuples():
+            _point(ax, row, look[row.method])
+        widen(ax)
+        ax.set(title=model, xlabel=COSTS[cost], ylabel="test top-1 (%)" if number % len(costs) == 0 else "")
+    legend_below(figure, [_handle(name, look[name], filled=True) for name in look])
+    return figure
+
+
+def _point(ax: Axes, row: object, look: Look) -> None:
+    seaborn.scatterplot(
+        x=[row.value],
+        y=[row.top1],
+        ax=ax,
+        marker=look.marker,
+        s=24,
+        facecolor=look.colour if row.on_front else "white",
+        edgecolor=look.colour,
+        linewidth=0.9,
+        zorder=2,
+        legend=False,
+    )
+
+
+def _handle(name: str, look: Look, *, filled: bool) -> Line2D:
+    face = look.colour if filled else "white"
+    return Line2D([], [], color=look.colour, marker=look.marker, markerfacecolor=face, ls="", label=name)
+
+
+def widen(ax: Axes) -> None:
+    """Show at least LEAST_SPAN on the accuracy axis and some room around the points."""
+    ax.margins(0.08)
+    low, high = ax.get_ylim()
+    if high - low < LEAST_SPAN:
+        middle = (low + high) / 2
+        ax.set_ylim(middle - LEAST_SPAN / 2, middle + LEAST_SPAN / 2)
+    left, right = ax.get_xlim()
+    if right - left < 10:
+        ax.set_xlim(left - 5, right + 5)
