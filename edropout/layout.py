@@ -63,14 +63,18 @@ class Structure:
         """Number of channels (or features) of the full tensor that step `name` makes."""
         return self.graph.shapes[name][1]
 
-    def plan(self, kept: Mapping[str, Tensor]) -> Plan:
+    def plan(self, kept: Mapping[str, Tensor], *, dense: frozenset[str] = frozenset()) -> Plan:
         """Works out what is left of the graph under `kept` (layer -> bool; layers that are missing keep all).
+
+        Args:
+            kept: Units of each layer, True = kept.
+            dense: Names of steps that keep all channels even where nothing reads them.
 
         Raises:
             ValueError: A layer is unknown, has another size, keeps no unit, or cannot be cut exactly.
         """
         self.check(kept)
-        needs = self._needs(kept)
+        needs = self._needs(kept, dense)
         plan = Plan()
         for step in self.graph.steps:
             _Cutter(self, plan, needs, kept).cut(step)
@@ -88,12 +92,13 @@ class Structure:
             if not mask.any():
                 raise ValueError(f"layer '{layer}' keeps no unit: keep at least one")
 
-    def _needs(self, kept: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
+    def _needs(self, kept: Mapping[str, Tensor], dense: frozenset[str]) -> dict[str, Tensor | None]:
         """Channels of each tensor that are read by anyone (bool over channels), None for all: backwards."""
         needs: dict[str, Tensor | None] = {}
         for step in reversed(self.graph.steps):
             need: Tensor | None = None
-            for index, user in enumerate(self.users[step.name]):
+            users = [] if step.name in dense else self.users[step.name]
+            for index, user in enumerate(users):
                 asked = self._asked(step, user, needs, kept)
                 if asked is None:
                     need = None

@@ -1,0 +1,177 @@
+"""Runs the sub-network of a state on cut weights, for energies (no gradient) and for the training step."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from edropout.channels import add_channels, cut_vector, cut_weight, take_channels
+from edropout.graph import Step, caller, substitute
+from edropout.layout import Layout, Plan, Structure, source_positions
+
+# A cut of a fully connected weight costs one pass over what is left, which only pays from about this batch on.
+LINEAR_CUT_BATCH = 64
+
+
+class CompactRunner:
+    """Executes a graph under a plan without building modules; weights stay where they are and are gathered on the way.
+
+    Args:
+        model: Owner of the weights.
+        modules: Modules that the graph calls.
+        structure: The analysed graph.
+        candidate: True: energies; batch norm uses the statistics of the batch and leaves the running ones alone. The
+            caller has put all other modules into eval mode. False: ordinary training with gradients.
+        trained_norms: Names of the batch norms that are in train mode.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        modules: Mapping[str, nn.Module],
+        structure: Structure,
+        *,
+        candidate: bool,
+        trained_norms: frozenset[str] = frozenset(),
+    ) -> None:
+        self.modules, self.structure, self.candidate = modules, structure, candidate
+        self.trained_norms = trained_norms
+        self.ordinary = caller(model, modules)
+        self.steps = structure.graph.steps
+        self.last = {name: step.name for step in self.steps for name in step.reads}
+
+    def run(self, steps: list[Step], values: dict[str, Any], plan: Plan, *, own: frozenset[str] | None = None) -> Any:
+        """Carries out `steps`, reading and extending `values`; returns the value of the last step.
+
+        Args:
+            steps: Part of the graph, in order.
+            values: Values of the earlier steps; entries are removed after their last reader.
+            plan: What is left of each layer.
+            own: Names of the values that may be overwritten or removed; None for those that this call makes.
+        """
+        made = {step.name for step in steps} if own is None else own
+        value = None
+        for step in steps:
+            value = values[step.name] if step.kind == "input" else self._step(step, values, plan, made)
+            values[step.name] = value
+            for name in step.reads:
+                if name in made and self.last[name] == step.name:
+                    del values[name]
+        return value
+
+    def _step(self, step: Step, values: dict[str, Any], plan: Plan, made: set[str] | frozenset[str]) -> Any:
+        role = self.structure.roles[step.name]
+        if role == "add":
+            return self._add(step, values, plan, made)
+        read = {name: self._read(step, name, values, plan) for name in step.reads}
+        if role in ("convolution", "depthwise", "grouped"):
+            return self._convolve(step, read[step.reads[0]], plan)
+        if role == "norm":
+            return self._normalise(step, read[step.reads[0]], plan.cuts[step.target])
+        if role == "linear":
+            return self._linear(step, read[step.reads[0]], plan)
+        if role == "flatten":
+            return torch.flatten(read[step.reads[0]], 1)
+        args, kwargs = substitute((step.args, dict(step.kwargs)), lambda ref: read[ref.name])
+        if step.kind == "output":
+            return args[0]
+        if step.kind == "module" and self.candidate and isinstance(self.modules[step.target], _BatchNorm):
+            return self._batch_norm(step.target, args[0], None)
+        return self.ordinary(step, args, kwargs)
+
+    def _read(self, step: Step, name: str, values: Mapping[str, Any], plan: Plan) -> Any:
+        """The value of `name` in the layout in which `step` wants it."""
+        value = values[name]
+        if (step.name, name) not in plan.wanted or not isinstance(value, Tensor):
+            return value
+        positions = self._positions(plan, name, plan.wanted[step.name, name])
+        return value if positions is None else take_channels(value, positions)
+
+    def _positions(self, plan: Plan, name: str, wanted: Layout) -> Tensor | None:
+        held = plan.layouts[name]
+        if held is wanted:
+            return None
+        return source_positions(held, wanted, self.structure.channels(name))
+
+    def _add(self, step: Step, values: Mapping[str, Any], plan: Plan, made: set[str] | frozenset[str]) -> Tensor:
+        """Adds two branches; the narrower one is added into the channels of the wider one."""
+        one, other = step.reads
+        union = plan.layouts[step.name]
+        if self._positions(plan, one, union) is not None:
+            one, other = other, one
+        full = self._read(step, one, values, plan)
+        narrow = self._positions(plan, other, union)
+        if narrow is None:
+            return operator.add(full, values[other])
+        held = values[other].shape[1]
+        places = (narrow < held).nonzero().squeeze(1)
+        part = values[other] if len(places) == held else take_channels(values[other], narrow[places])
+        alone = sum(isinstance(v, Tensor) and v.data_ptr() == full.data_ptr() for v in values.values()) <= 1
+        ends = self.last[one] == step.name or full is not values[one]
+        free = self.candidate and alone and ends and one in made
+        return add_channels(full, part, places, in_place=free)
+
+    def _convolve(self, step: Step, x: Tensor, plan: Plan) -> Tensor:
+        module, cut = self.modules[step.target], plan.cuts[step.target]
+        weight, bias = cut_weight(module.weight, cut), cut_vector(module.bias, cut)
+        padding = module.padding
+        if module.padding_mode != "zeros":
+            x = F.pad(x, module._reversed_padding_repeated_twice, mode=module.padding_mode)
+            padding = 0
+        convolve = (F.conv1d, F.conv2d, F.conv3d)[weight.ndim - 3]
+        y = convolve(x, weight, bias, module.stride, padding, module.dilation, cut.groups)
+        return y if cut.select is None else take_channels(y, cut.select)
+
+    def _linear(self, step: Step, x: Tensor, plan: Plan) -> Tensor:
+        """Cuts rows; cuts columns too or fills the input with zeros, whichever costs less."""
+        module, cut = self.modules[step.target], plan.cuts[step.target]
+        full = plan.layouts[step.reads[0]] is None and plan.wanted[step.name, step.reads[0]] is None
+        if full or len(x) >= LINEAR_CUT_BATCH or module.weight.numel() < 1_000_000:
+            return F.linear(x, cut_weight(module.weight, cut), cut_vector(module.bias, cut))
+        filled = x.new_zeros(len(x), module.in_features).index_copy(1, cut.columns.to(x.device), x)
+        weight = module.weight if cut.rows is None else module.weight.index_select(0, cut.rows.to(x.device))
+        return F.linear(filled, weight, cut_vector(module.bias, cut))
+
+    def _normalise(self, step: Step, x: Tensor, cut: Any) -> Tensor:
+        return self._batch_norm(step.target, x, cut)
+
+    def _batch_norm(self, name: str, x: Tensor, cut: Any) -> Tensor:
+        """Batch norm on the channels that are left; an activation that belongs to the module follows."""
+        module = self.modules[name]
+        pick = (lambda vector: vector) if cut is None else (lambda vector: cut_vector(vector, cut))
+        weight, bias = pick(module.weight), pick(module.bias)
+        by_batch = (name in self.trained_norms if self.candidate else module.training) or module.running_mean is None
+        if self.candidate:
+            mean = None if by_batch else pick(module.running_mean)
+            variance = None if by_batch else pick(module.running_var)
+            y = F.batch_norm(x, mean, variance, weight, bias, by_batch, 0.0, module.eps)
+        else:
+            y = self._train_norm(module, x, weight, bias, cut, by_batch)
+        for child in module.children():
+            y = child(y)
+        return y
+
+    def _train_norm(
+        self, module: _BatchNorm, x: Tensor, weight: Tensor, bias: Tensor, cut: Any, by_batch: bool
+    ) -> Tensor:
+        if module.running_mean is None:
+            return F.batch_norm(x, None, None, weight, bias, True, 0.0, module.eps)
+        mean, variance = cut_vector(module.running_mean, cut), cut_vector(module.running_var, cut)
+        factor = 0.0 if module.momentum is None else module.momentum
+        if by_batch and module.num_batches_tracked is not None:
+            module.num_batches_tracked.add_(1)
+            if module.momentum is None:
+                factor = 1.0 / float(module.num_batches_tracked)
+        y = F.batch_norm(x, mean, variance, weight, bias, by_batch, factor, module.eps)
+        if by_batch and cut.rows is not None:
+            rows = cut.rows.to(mean.device)
+            with torch.no_grad():
+                module.running_mean.index_copy_(0, rows, mean)
+                module.running_var.index_copy_(0, rows, variance)
+        return y
