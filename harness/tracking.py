@@ -51,7 +51,8 @@ class Tracker:
         """Write the result into the run's summary and close the run."""
 
         def close() -> None:
-            self._run.summary.update({key: metrics[key] for key in ("status", "test", "full_test", "size", "extra")})
+            kept = ("status", "error", "test", "val", "full_test", "size", "budget", "extra", "time")
+            self._run.summary.update({key: metrics[key] for key in kept if metrics.get(key) is not None})
             self._run.finish(exit_code=0 if metrics["status"] == "done" else 1)
 
         self._attempt("finish", close)

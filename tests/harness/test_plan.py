@@ -34,7 +34,7 @@ def test_the_shipped_configuration_is_valid():
     [
         (("recipes", "quick", "epoch"), 3, "recipes.quick.*'epoch' was unexpected"),
         (("recipes", "quick", "batch_size"), 0, "recipes.quick.batch_size.*minimum of 1"),
-        (("recipes", "quick", "prune_epoch"), 40, "recipes.quick.prune_epoch.*between 0 and epochs"),
+        (("recipes", "quick", "prune_epoch"), 20, "recipes.quick.prune_epoch.*between 0 and epochs"),
         (("recipes", "quick", "optimizer"), {"name": "adadelta"}, "optimizer.*'lr' is a required property"),
         (("datasets", "digits", "source"), "cifar", "datasets.digits.source.*'cifar' is not one of"),
         (("datasets", "digits", "recipe"), "quik", "datasets.digits.recipe.*did you mean 'quick'"),
