@@ -1,0 +1,64 @@
+"""Image files to square tensors of one size; an unreadable or changed file is an error that names it."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from harness.prepared import DataError
+
+EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".tif", ".tiff", ".webp"}
+
+
+def decode(path: Path, *, size: int | None, crop_fraction: float = 1.0, crc: int | None = None) -> Tensor:
+    """Read an image file as red, green and blue.
+
+    Args:
+        path: The file.
+        size: Side of the square to make: the shorter side becomes size / crop_fraction pixels (bilinear, as PIL
+            does it), then the centre is cut out. An image of that very size is left as it is. None = as it is.
+        crop_fraction: Share of the shorter side that is kept.
+        crc: CRC-32 that the file had when the dataset was prepared; None = do not check.
+
+    Returns:
+        (3, height, width) uint8.
+
+    Raises:
+        DataError: the file is missing, unreadable or not the one that was prepared.
+    """
+    from PIL import Image
+
+    content = read(path)
+    if crc is not None and zlib.crc32(content) != crc:
+        raise DataError(f"{path} has changed since its dataset was prepared: restore it or prepare the dataset again")
+    try:
+        with Image.open(io.BytesIO(content)) as file:
+            image = file.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} is no readable image ({error}): replace or remove it") from error
+    if size is not None and image.size != (size, size):
+        side = round(size / crop_fraction)
+        scale = side / min(image.size)
+        image = image.resize([max(side, round(length * scale)) for length in image.size], Image.Resampling.BILINEAR)
+        left, top = (image.width - size) // 2, (image.height - size) // 2
+        image = image.crop((left, top, left + size, top + size))
+    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return pixels.view(image.height, image.width, 3).permute(2, 0, 1).contiguous()
+
+
+def read(path: Path) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}): put it back or prepare the dataset again"
+        ) from error

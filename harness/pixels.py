@@ -1,0 +1,94 @@
+"""Images that live on the device as uint8, and how uint8 becomes what a network is given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+RESIZE_BLOCK = 1000
+
+
+class Pixels:
+    """All images of a split in memory.
+
+    Attributes:
+        shape: (channels, height, width).
+    """
+
+    def __init__(self, images: Tensor, *, device: torch.device) -> None:
+        """Keep `images` (examples, channels, height, width) uint8 with one row per pixel, and a black pixel last."""
+        examples, channels, height, width = images.shape
+        self.shape = (channels, height, width)
+        self._rows = torch.zeros(examples * height * width + 1, channels, dtype=torch.uint8, device=device)
+        self._rows[:-1].view(examples, height, width, channels).copy_(images.permute(0, 2, 3, 1))
+
+    def batches(self, batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """For each batch of example numbers: pixels as `augment.gather` takes them, and which images in them."""
+        for examples in batches:
+            yield self._rows, examples
+
+
+def resized(images: Tensor, size: int) -> Tensor:
+    """Images made square, as PIL does it (bilinear, antialiased).
+
+    Args:
+        images: (examples, channels, height, width) uint8.
+        size: New side.
+    """
+    blocks = (
+        functional.interpolate(block, (size, size), mode="bilinear", antialias=True)
+        for block in images.split(RESIZE_BLOCK)
+    )
+    return torch.cat(list(blocks))
+
+
+@dataclass(frozen=True)
+class Normalizer:
+    """From uint8 pixels to float32 images.
+
+    Attributes:
+        scale: (height * width * channels,) float32.
+        shift: The same shape; a pixel p becomes p * scale + shift.
+        shape: (channels, height, width) of the pixels.
+        image_size: Side to which the result is resized for the network.
+    """
+
+    scale: Tensor
+    shift: Tensor
+    shape: tuple[int, int, int]
+    image_size: int
+
+    @classmethod
+    def of(
+        cls,
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        shape: tuple[int, int, int],
+        image_size: int | None,
+        device: torch.device,
+    ) -> Normalizer:
+        """Subtract `mean` and divide by `std`, per channel of pixels in [0, 1]."""
+        means, deviations = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
+        # A whole image and not a vector of channels: broadcasting over rows of 3 is ten times slower.
+        area = shape[1] * shape[2]
+        scale = (1 / (255 * deviations)).float().repeat(area).to(device)
+        shift = (-means / deviations).float().repeat(area).to(device)
+        return cls(scale=scale, shift=shift, shape=shape, image_size=image_size or shape[1])
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """(batch, height * width * channels) uint8 to (batch, channels, height, width) float32, channels last."""
+        channels, height, width = self.shape
+        x = pixels.float().mul_(self.scale).add_(self.shift)
+        return x.view(-1, height, width, channels).permute(0, 3, 1, 2)
+
+    def resize(self, x: Tensor) -> Tensor:
+        """(batch, channels, height, width) at the size of the network."""
+        side = (self.image_size, self.image_size)
+        if x.shape[2:] == side:
+            return x
+        return functional.interpolate(x, side, mode="bilinear", antialias=self.image_size < min(x.shape[2:]))

@@ -1,0 +1,96 @@
+"""MNIST and its relatives: four IDX files, gzipped as published or unpacked (yann.lecun.com/exdb/mnist)."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import math
+import zlib
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from harness.prepared import DataError
+from harness.sources import Part, Source
+from harness.sources.download import Archive, fetch
+
+# MNIST is often handed on unpacked or packed anew; these are the MD5s of the four unpacked files. For Kuzushiji and
+# Fashion only those of the archives are published, so there the archives themselves are asked for.
+UNPACKED_MD5 = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+}
+UNSIGNED_BYTE = 0x08
+
+
+def read(source: str, root: Path, *, download: bool) -> Source:
+    """Read `mnist`, `kuzushiji` or `fashion` from `root`/<torchvision's folder>/raw.
+
+    Raises:
+        DataError: a file is missing, not the published one, truncated, or no IDX file.
+    """
+    from torchvision import datasets
+
+    published = {"mnist": datasets.MNIST, "kuzushiji": datasets.KMNIST, "fashion": datasets.FashionMNIST}[source]
+    folder = root / published.__name__ / "raw"
+    archives = [
+        Archive(filename, md5, tuple(mirror + filename for mirror in published.mirrors))
+        for filename, md5 in published.resources
+    ]
+    contents = {
+        archive.filename: _content(archive, folder, download, trusted=source == "mnist") for archive in archives
+    }
+    parts = {}
+    for part, prefix in (("train", "train"), ("test", "t10k")):
+        names = [f"{prefix}-images-idx3-ubyte.gz", f"{prefix}-labels-idx1-ubyte.gz"]
+        images, labels = (decode(contents[name], path=folder / name) for name in names)
+        if images.dim() != 3 or labels.dim() != 1 or len(images) != len(labels):
+            raise DataError(f"{folder / names[0]} and {names[1]} do not belong together: delete both")
+        parts[part] = Part(labels=labels.long(), images=images[:, None].contiguous())
+    checksums = {name: f"md5:{hashlib.md5(content).hexdigest()} (unpacked)" for name, content in contents.items()}
+    classes = [name.split(" - ")[-1] for name in published.classes]
+    return Source(parts=parts, class_names=classes, checksums=checksums)
+
+
+def _content(archive: Archive, folder: Path, download: bool, *, trusted: bool) -> bytes:
+    """The unpacked file: of the archive as published or, with a known checksum, of any other packing of it."""
+    packed, plain = folder / archive.filename, folder / archive.filename.removesuffix(".gz")
+    if trusted:
+        for path in (packed, plain):
+            if path.exists():
+                content = _unpack(path)
+                if hashlib.md5(content).hexdigest() == UNPACKED_MD5[plain.name]:
+                    return content
+    return _unpack(fetch([archive], folder, download=download)[0])
+
+
+def _unpack(path: Path) -> bytes:
+    if path.suffix != ".gz":
+        return path.read_bytes()
+    try:
+        with gzip.open(path) as handle:
+            return handle.read()
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path} is truncated or damaged ({error}): delete it and start again") from error
+
+
+def decode(content: bytes, *, path: Path) -> Tensor:
+    """An IDX file's array of unsigned bytes.
+
+    Args:
+        content: Two zero bytes, the type, the number of dimensions, each dimension as 4 bytes big-endian, the values.
+        path: Where it comes from, for the error.
+
+    Raises:
+        DataError: the content is something else or has another length than it says.
+    """
+    if len(content) < 4 or content[:3] != bytes([0, 0, UNSIGNED_BYTE]):
+        raise DataError(f"{path} is no IDX file of unsigned bytes: delete it and start again")
+    start = 4 + 4 * content[3]
+    shape = [int.from_bytes(content[at : at + 4], "big") for at in range(4, start, 4)]
+    if len(content) != start + math.prod(shape):
+        raise DataError(f"{path} says {shape} and has {len(content) - start} bytes: delete it and start again")
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=start).reshape(shape)
