@@ -42,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     write_csv(options.out, pandas.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(COUNTS, "Int64")))
     write_csv(folder / "history.csv", history(results))
     write_csv(folder / "layers.csv", layers(results))
+    (folder / "setup.json").write_text(json.dumps(setup(results), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     for row in rows:
         if row["status"] != "done" and row["evaluation"] == "pruned":
             print(f"{row['path']}: {row['status']}: {row['error']}", file=sys.stderr)
@@ -166,6 +167,17 @@ def layers(results: Iterable[tuple[Cell, Mapping[str, Any]]]) -> pandas.DataFram
         for layer, ratio in metrics.get("layers", {}).items()
     ]
     return pandas.DataFrame(rows, columns=[*KEYS, "layer", "kept_ratio"])
+
+
+def setup(results: Iterable[tuple[Cell, Mapping[str, Any]]]) -> dict[str, Any]:
+    """Data and recipe of each dataset and hyper-parameters of each method, as the finished cells recorded them."""
+    found: dict[str, Any] = {"datasets": {}, "methods": {}}
+    for cell, metrics in results:
+        config = metrics.get("config")
+        if config:
+            found["datasets"].setdefault(cell["dataset"], {"data": config["data"], "recipe": config["recipe"]})
+            found["methods"].setdefault(cell["method"], config["hyperparameters"])
+    return found
 
 
 def write_csv(path: Path, frame: pandas.DataFrame) -> None:

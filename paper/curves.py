@@ -10,6 +10,7 @@ import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from paper.canvas import Plot
 from paper.style import DASHES, grid, legend_below, looks
@@ -44,7 +45,7 @@ def plots(history: pandas.DataFrame) -> Iterator[Plot]:
             "Energy of the best state (solid) and mean of the population (dashed); the dotted line marks where the "
             "state was frozen (median over seeds).",
         ),
-        "kept-over-training": (["kept_ratio"], "Ratio of units that the best state keeps, over training."),
+        "kept-over-training": (["kept_ratio"], "Kept ratio of the best state over training, as the method reports it."),
         "diversity": (["diversity"], "Diversity of the population over training; at 0 all candidates are one."),
     }
     for dataset in history["dataset"].unique():
@@ -103,7 +104,7 @@ def draw_training(data: pandas.DataFrame) -> Figure:
 
 def draw_by_model(data: pandas.DataFrame, quantities: list[str]) -> Figure:
     """One panel per model; several quantities differ by their dash."""
-    models, look = list(data["model"].unique()), looks(data["method"])
+    models, look = list(data["model"].unique()), looks(data["method"], by_rule=False)
     figure, axes = grid(len(models), sharex=True)
     several = len(quantities) > 1
     for ax, model in zip(axes, models, strict=True):
@@ -127,6 +128,7 @@ def draw_by_model(data: pandas.DataFrame, quantities: list[str]) -> Figure:
 
 def draw_line(ax: Axes, line: pandas.DataFrame, *, colour: str, dash: object) -> None:
     """Mean with its band; one epoch alone is a point."""
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     marker = "o" if len(line) == 1 else None
     seaborn.lineplot(
         x=line["epoch"], y=line["mean"], ax=ax, color=colour, ls=dash, marker=marker, estimator=None, legend=False
@@ -137,8 +139,6 @@ def draw_line(ax: Axes, line: pandas.DataFrame, *, colour: str, dash: object) ->
 
 
 def _plain_log_ticks(ax: Axes) -> None:
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
     ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     ax.yaxis.set_minor_formatter(NullFormatter())

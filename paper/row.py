@@ -13,7 +13,7 @@ COLUMNS = [
     *("dense_epochs", "own_epochs", "total_epochs"),
     *("latency_ms", "dense_latency_ms", "latency_batch", "latency_threads", "latency_device"),
     *("seconds", "train_seconds", "step_ms", "authors_kept_ratio"),
-    *("commit", "dirty", "path"),
+    *("hardware", "torch", "commit", "dirty", "path"),
 ]
 """Fractions are fractions, times say their unit, MACs are multiply-accumulates of one forward pass of one example."""
 
@@ -44,6 +44,9 @@ def finished(cell: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, A
     row |= {key: budget.get(key) for key in ("dense_epochs", "own_epochs", "total_epochs")}
     row |= {key: time.get(key) for key in ("seconds", "train_seconds", "step_ms")}
     row |= {key: provenance.get(key) for key in ("commit", "dirty")}
+    hardware = provenance.get("hardware") or {}
+    row["hardware"] = hardware.get("gpu") or hardware.get("processor")
+    row["torch"] = (provenance.get("versions") or {}).get("torch")
     if latency:
         row |= {"latency_ms": latency["model"]["median_ms"], "dense_latency_ms": latency["dense"]["median_ms"]}
         row |= {"latency_batch": latency["batch_size"], "latency_threads": latency["threads"]}

@@ -54,5 +54,5 @@ def draw(data: pandas.DataFrame) -> Figure:
         ax.set_yticks(range(len(methods)), methods)
         ax.set_ylim(len(methods) - 0.5, -0.5)
         # Zero belongs to a ratio's axis.
-        ax.set_xlim(left=0)
+        ax.set_xlim(0, 1.06 * ax.get_xlim()[1])
     return figure

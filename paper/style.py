@@ -16,13 +16,17 @@ from matplotlib.lines import Line2D
 matplotlib.use("Agg")
 
 STYLE_PATH = Path(__file__).with_name("style.mplstyle")
-COLUMN, PAGE = 3.4, 7.0
-"""Inches: a column and the width of a page's text."""
+COLUMN, PAGE, TALLEST = 3.4, 7.0, 9.0
+"""Inches: a column, and the width and height of a page's text."""
 
 # From seaborn's colour-blind palette; its yellow and pink are too light for thin lines.
-COLOURS = ["#d55e00", "#0173b2", "#029e73", "#cc78bc", "#de8f05", "#56b4e9", "#949494"]
-MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
-DASHES: list[Any] = ["solid", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1))]
+FIXED = {"dense": "#000000", "edropout": "#d55e00"}
+COLOURS = ["#0173b2", "#029e73", "#cc78bc", "#de8f05", "#56b4e9", "#949494"]
+MARKERS = ["*", "o", "s", "^", "D", "v", "P", "X"]
+DASHES: list[Any] = [
+    *("solid", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1))),
+    *((0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)), (0, (2, 3)), (0, (8, 2, 2, 2))),
+]
 
 
 @dataclass(frozen=True)
@@ -34,26 +38,37 @@ class Look:
     dash: Any
 
 
-def looks(methods: Iterable[str]) -> dict[str, Look]:
+def rule_of(method: str) -> str:
+    """The rule that a variant belongs to: `l1-30` is a variant of `l1`."""
+    return method.split("-")[0]
+
+
+def looks(methods: Iterable[str], *, by_rule: bool = True) -> dict[str, Look]:
     """A look for each method: dense is black, EDropout vermilion, the others go by their order.
 
-    Colours repeat after seven methods, with another marker and dash, so that twenty can be told apart.
+    Args:
+        methods: Names, repetitions allowed.
+        by_rule: Variants of a rule share its colour; otherwise each method has its own, while there are enough.
     """
     names = list(dict.fromkeys(methods))
-    others = [name for name in names if name not in ("dense", "edropout")]
-    chosen = {"dense": Look("#000000", "*", DASHES[0]), "edropout": Look(COLOURS[0], MARKERS[0], DASHES[0])}
-    for number, name in enumerate(others, 1):
-        turn, place = divmod(number, len(COLOURS))
-        chosen[name] = Look(COLOURS[place], MARKERS[(place + turn) % len(MARKERS)], DASHES[turn % len(DASHES)])
-    return {name: chosen[name] for name in names}
+    rules = list(dict.fromkeys(rule_of(name) if by_rule else name for name in names))
+    others = [name for name in rules if name not in FIXED]
+    colours = FIXED | {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(others)}
+    chosen: dict[str, Look] = {}
+    for name in names:
+        colour = colours[rule_of(name) if by_rule else name]
+        used = sum(look.colour == colour for look in chosen.values())
+        shift = [*FIXED.values(), *COLOURS].index(colour) + used
+        chosen[name] = Look(colour, MARKERS[shift % len(MARKERS)], DASHES[used % len(DASHES)])
+    return chosen
 
 
 def grid(panels: int, *, height: float = 2.0, columns: int = 3, **options: Any) -> tuple[Figure, list[Axes]]:
     """A figure of `panels` axes: one is a column wide, more fill the width of a page."""
     columns = min(panels, columns)
     rows = -(-panels // columns)
-    width = COLUMN if columns == 1 else PAGE
-    figure, axes = pyplot.subplots(rows, columns, figsize=(width, height * rows + 0.2), squeeze=False, **options)
+    size = (COLUMN if columns == 1 else PAGE, min(height * rows + 0.2, TALLEST))
+    figure, axes = pyplot.subplots(rows, columns, figsize=size, squeeze=False, **options)
     flat = list(axes.flat)
     for unused in flat[panels:]:
         unused.remove()
@@ -64,6 +79,6 @@ def legend_below(figure: Figure, handles: list[Line2D]) -> None:
     """One legend for all panels, below them, growing the figure by what it needs."""
     width, height = figure.get_size_inches()
     longest = max(len(handle.get_label()) for handle in handles)
-    columns = max(1, min(len(handles), int(width / (0.5 + 0.062 * longest))))
+    columns = max(1, min(len(handles), int(width / (0.42 + 0.05 * longest))))
     figure.set_size_inches(width, height + 0.15 * -(-len(handles) // columns) + 0.1)
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, columnspacing=1.2)

@@ -14,6 +14,9 @@ GROUP = ["dataset", "model", "method"]
 FEW_SEEDS = 3
 """Below this many seeds an interval says next to nothing, and a warning is shown."""
 
+WORDS = ["error", "commit", "config_hash", "path", "hardware", "torch", "latency_device"]
+"""Columns that stay text even where all entries look like numbers or are empty."""
+
 METRICS = [
     *("loss", "top1", "top3", "top5", "kept_ratio", "nonzero", "macs", "macs_ratio"),
     *("latency_ms", "latency_ratio", "total_epochs", "authors_kept_ratio", "step_ms"),
@@ -22,7 +25,7 @@ METRICS = [
 
 def read_rows(path: Path | str) -> pandas.DataFrame:
     """The tidy rows that paper.collect wrote, with the ratios to the dense network that the harness measured beside."""
-    rows = pandas.read_csv(path, dtype={"error": str, "commit": str, "config_hash": str, "path": str})
+    rows = pandas.read_csv(path, dtype=dict.fromkeys(WORDS, str))
     rows = rows.astype(dict.fromkeys(COUNTS, "Float64")).astype(dict.fromkeys(COUNTS, "float64"))
     rows["error"] = rows["error"].fillna("")
     return rows.assign(

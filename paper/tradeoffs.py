@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from paper.canvas import Plot
 from paper.pareto import COSTS
-from paper.style import Look, grid, legend_below, looks
+from paper.style import Look, grid, legend_below, looks, rule_of
 
 LEAST_SPAN = 1.0
 """Percentage points that an accuracy axis shows at least, so that noise does not look like a gap."""
@@ -41,20 +41,18 @@ def plots(points: pandas.DataFrame) -> Iterator[Plot]:
             yield Plot(f"pareto-{dataset}", caption, part, draw_pareto)
 
 
-def base_of(method: str) -> str:
-    """The rule that a variant belongs to: `l1-30` is a variant of `l1`."""
-    return method.split("-")[0]
-
-
 def draw_accuracy(data: pandas.DataFrame) -> Figure:
     """One panel per model; a colour per rule, its variants joined in the order of what they keep."""
-    models, look = list(data["model"].unique()), looks(map(base_of, data["method"]))
+    models = list(data["model"].unique())
+    look: dict[str, Look] = {}
+    for name, style in looks(data["method"]).items():
+        look.setdefault(rule_of(name), style)  # A rule looks like its first variant does in the other figures.
     figure, axes = grid(len(models), height=2.3)
     for ax, model in zip(axes, models, strict=True):
-        part = data[data["model"] == model].assign(base=lambda frame: frame["method"].map(base_of))
-        for base, line in part.groupby("base", sort=False):
+        part = data[data["model"] == model].assign(rule=lambda frame: frame["method"].map(rule_of))
+        for rule, line in part.groupby("rule", sort=False):
             ordered = line.sort_values("value")
-            style = {"color": look[base].colour, "marker": look[base].marker, "ls": "-", "lw": 0.8, "elinewidth": 0.7}
+            style = {"color": look[rule].colour, "marker": look[rule].marker, "ls": "-", "lw": 0.8, "elinewidth": 0.7}
             ax.errorbar(ordered["value"], ordered["top1"], ordered["top1_half"], ordered["value_half"], **style)
         for dense in part.loc[part["method"] == "dense", "top1"]:
             ax.axhline(dense, color="#000000", ls=(0, (4, 2)), lw=0.7)
@@ -88,7 +86,7 @@ def _point(ax: Axes, row: object, look: Look) -> None:
         y=[row.top1],
         ax=ax,
         marker=look.marker,
-        s=24,
+        s=50 if look.marker == "*" else 24,
         facecolor=look.colour if row.on_front else "white",
         edgecolor=look.colour,
         linewidth=0.9,

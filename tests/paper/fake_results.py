@@ -46,7 +46,8 @@ def plan(
 
 def content(dataset: str, model: str, method: str, seed: int) -> dict[str, Any]:
     """What the hash of a cell is taken of."""
-    config = {"data": {}, "recipe": {"epochs": EPOCHS}, "hyperparameters": {}}
+    recipe = {"epochs": EPOCHS, "batch_size": 64, "optimizer": {"name": "adadelta", "lr": 1.0}}
+    config = {"data": {"source": "digits"}, "recipe": recipe, "hyperparameters": {}}
     return {"dataset": dataset, "model": model, "method": method, "seed": seed, "protocol": 1, "config": config}
 
 
@@ -85,7 +86,11 @@ def metrics(cell: Mapping[str, Any], random: numpy.random.Generator) -> dict[str
             "dense": {"median_ms": 12.0, "iqr_ms": 0.1},
         },
         "time": {"seconds": 60.0, "train_seconds": 50.0, "step_ms": step_ms(method) * random.uniform(0.95, 1.05)},
-        "provenance": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False},
+        "provenance": {
+            **{"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False},
+            "hardware": {"processor": "Made-up CPU", "threads": 1, "gpu": None},
+            "versions": {"torch": "2.11.0"},
+        },
     }
 
 
