@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from edropout import subnetwork
-from harness.layers import Layer
+from harness.layers import Layer, NothingToPrune
 from harness.task import Task
 
 ROUNDING = 1e-9
@@ -143,19 +143,17 @@ def masks_of(model: nn.Module, kept: Callable[[str, Tensor], Tensor]) -> dict[st
     return {name: kept(name, weight.detach()) for name, weight in prunable_weights(model).items()}
 
 
-def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The weights of convolutions and linear layers by name.
+def prunable_weights(model: nn.Module, *, linear: bool = True) -> dict[str, nn.Parameter]:
+    """The weights of convolutions and, with `linear`, of linear layers by name.
 
     Raises:
         ValueError: there are none.
     """
-    weights = {
-        f"{name}.weight": module.weight
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear)
-    }
+    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *((nn.Linear,) if linear else ()))
+    weights = {f"{name}.weight": module.weight for name, module in model.named_modules() if isinstance(module, kinds)}
     if not weights:
-        raise ValueError(f"nothing can be pruned in {type(model).__name__}: it has no convolution or linear layer")
+        layers = "convolution or linear layer" if linear else "convolution"
+        raise NothingToPrune(f"nothing can be pruned in {type(model).__name__}: it has no {layers}")
     return weights
 
 
@@ -211,6 +209,8 @@ def kept_units_of(metrics: Path, model: nn.Module) -> dict[str, Tensor]:
     for units in kept.values():
         units[:] = True
     for name, indices in (description["kept"] or {}).items():
+        if indices is None:
+            continue
         if name not in kept or max(indices) >= len(kept[name]):
             raise ValueError(f"{metrics} was made with another architecture: its layer '{name}' does not fit")
         kept[name][:] = False
