@@ -1,0 +1,137 @@
+"""The plan before the bill: `python -m harness.estimate [TABLE ...]` prints cells, hours and disk of each table.
+
+A few training steps of each (architecture, dataset) are timed on this machine with random images. A method costs what
+its finished cells cost relative to dense ones; a method without any is counted like dense training, and marked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness import plan
+
+TRAINING_EXAMPLES = {
+    **dict.fromkeys(("mnist", "kuzushiji", "fashion"), (54_000, (1, 28, 28), 10)),
+    "digits": (1_293, (1, 8, 8), 10),
+    "cifar10": (45_000, (3, 32, 32), 10),
+    "cifar100": (45_000, (3, 32, 32), 100),
+    "flowers": (6_149, (3, 224, 224), 102),
+    "imagenet": (1_231_167, (3, 224, 224), 1000),
+    "imagefolder": (50_000, (3, 32, 32), 10),
+}
+"""Training examples after the validation split, shape of an image, classes; for `imagefolder` a guess."""
+BYTES_BESIDES_WEIGHTS = 400_000
+"""metrics.json, history, log and the offline W&B run of one cell."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tables", nargs="*", help="tables of config.yaml (default: all)")
+    parser.add_argument("--configfile", type=Path, default=Path("config/config.yaml"))
+    parser.add_argument("--steps", type=int, default=3, help="training steps to time after one of warm-up")
+    arguments = parser.parse_args()
+    config = yaml.safe_load(arguments.configfile.read_text(encoding="utf-8"))
+    unknown = [table for table in arguments.tables if table not in config["tables"]]
+    if unknown:
+        print(
+            f"no table '{unknown[0]}' in {arguments.configfile}: it has {', '.join(config['tables'])}", file=sys.stderr
+        )
+        return 1
+    costs = relative_costs(config)
+    timed: dict[str, tuple[float, int]] = {}
+    print(f"{'table':20} {'cells':>6} {'done':>6} {'hours left':>11} {'disk':>9}  methods without a measured cost")
+    for table in arguments.tables or config["tables"]:
+        print(line(config, table, costs, timed, arguments.steps), flush=True)
+    return 0
+
+
+def line(
+    config: plan.Config, table: str, costs: Mapping[str, float], timed: dict[str, tuple[float, int]], steps: int
+) -> str:
+    """The row of one table; what was timed is remembered in `timed`."""
+    cells = plan.cells(config, table)
+    done, hours, disk = 0, 0.0, 0
+    for cell in cells:
+        key = json.dumps([cell["model"], cell["config"]["data"], cell["config"]["recipe"]], sort_keys=True)
+        if key not in timed:
+            timed[key] = time_dense(cell, steps)
+        seconds, weight_bytes = timed[key]
+        disk += weight_bytes + BYTES_BESIDES_WEIGHTS
+        if result_of(cell):
+            done += 1
+        else:
+            hours += seconds * costs.get(plan.rule_of(cell["method"]), 1.0) / 3600
+    unmeasured = sorted({plan.rule_of(cell["method"]) for cell in cells} - set(costs))
+    return f"{table:20} {len(cells):6} {done:6} {hours:11.2f} {disk / 1e9:6.2f} GB  {', '.join(unmeasured) or '-'}"
+
+
+def result_of(cell: plan.Cell) -> dict[str, Any] | None:
+    """The finished result of a cell, or None."""
+    try:
+        metrics = json.loads((Path(plan.folder(cell)) / "metrics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return metrics if metrics["config_hash"] == cell["config_hash"] and metrics["status"] == "done" else None
+
+
+def relative_costs(config: plan.Config) -> dict[str, float]:
+    """Training time of each method's finished cells over that of the dense cell beside them: medians."""
+    seconds: dict[tuple[Any, ...], dict[str, float]] = defaultdict(dict)
+    for table in config["tables"]:
+        for cell in plan.cells(config, table):
+            metrics = result_of(cell)
+            if metrics and metrics.get("time", {}).get("train_seconds"):
+                place = (cell["dataset"], cell["model"], cell["seed"])
+                seconds[place][plan.rule_of(cell["method"])] = metrics["time"]["train_seconds"]
+    ratios = defaultdict(list)
+    for beside in seconds.values():
+        for method, value in beside.items():
+            if "dense" in beside:
+                ratios[method].append(value / beside["dense"])
+    return {method: statistics.median(values) for method, values in ratios.items()}
+
+
+def time_dense(cell: plan.Cell, steps: int) -> tuple[float, int]:
+    """Seconds of dense training over the whole budget on this machine, and bytes of the weights."""
+    import torch
+
+    from harness import models
+    from harness.training import Recipe, cross_entropy
+
+    data, recipe = cell["config"]["data"], Recipe(**cell["config"]["recipe"])
+    examples, (channels, *size), classes = TRAINING_EXAMPLES[data["source"]]
+    size = [data["image_size"]] * 2 if "image_size" in data else size
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(recipe.threads)
+    model = models.build(cell["model"], num_classes=classes, input_shape=(channels, *size)).to(device)
+    model = model.to(memory_format=torch.channels_last)
+    optimizer = recipe.make_optimizer(model.parameters())
+    x = torch.randn(recipe.batch_size, channels, *size, device=device).contiguous(memory_format=torch.channels_last)
+    y = torch.randint(classes, (recipe.batch_size,), device=device)
+    times = []
+    for _ in range(steps + 1):
+        started = time.perf_counter()
+        optimizer.zero_grad()
+        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+            loss = cross_entropy(model, x, y)
+        loss.backward()
+        optimizer.step()
+        loss.item()
+        times.append(time.perf_counter() - started)
+    batches = -(-data.get("train_examples", examples) // recipe.batch_size)
+    weight_bytes = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    return statistics.median(times[1:]) * batches * recipe.epochs, weight_bytes
+
+
+if __name__ == "__main__":
+    sys.exit(main())
