@@ -1,0 +1,69 @@
+"""EDropout as a method of the benchmark suite: the search inside the shared training loop."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+from torch import Tensor, nn
+
+from edropout.search import EDropout
+
+RECALIBRATION_BATCHES = 20
+"""Training batches on which batch-norm statistics are measured anew before an evaluation."""
+
+
+def fit(
+    model: nn.Module,
+    task: Any,
+    *,
+    population_size: int = 8,
+    mutation_factor: float = 0.9,
+    crossover_rate: float = 0.9,
+    initial_kept: float = 0.5,
+    freeze_epoch: int | None = None,
+) -> nn.Module:
+    """Evolve pruning states while `model` is trained from scratch (Salehinejad & Valaee, arXiv:2006.04270).
+
+    Args:
+        model: A freshly initialised network.
+        task: Data, recipe and loop (`harness.task.Task`; the library does not import it).
+        population_size: Number of pruning states; 8 in the authors' README.
+        mutation_factor: Probability that a unit on which two states differ is flipped in a third; 0.9 in their code.
+        crossover_rate: Probability that a candidate takes a unit from its mutant; 0.9 in their code.
+        initial_kept: Probability that a unit is kept at the start; 0.5 in their README.
+        freeze_epoch: Epoch at which the best state becomes final if the population has not converged before; the
+            recipe's `prune_epoch` by default, half of the budget as in the paper (100 of 200).
+
+    Returns:
+        The physically smaller network of the best state (the paper's P); the full one (F) is evaluated as well.
+    """
+    search = EDropout(
+        model,
+        population_size=population_size,
+        mutation_factor=mutation_factor,
+        crossover_rate=crossover_rate,
+        initial_kept=initial_kept,
+        freeze_epoch=task.recipe.prune_epoch if freeze_epoch is None else freeze_epoch,
+        seed=task.seed,
+    )
+
+    def batches() -> list[Tensor]:
+        return [x for x, _ in islice(task.train_loader.epoch(0), RECALIBRATION_BATCHES)]
+
+    def columns() -> dict[str, float]:
+        kept = search.kept_ratio().physical
+        return {**search.end_epoch(), "kept_ratio": kept, "frozen": float(search.frozen)}
+
+    task.train(
+        model,
+        loss=search.loss,
+        step=search.step,
+        state={"search": search},
+        evaluated=lambda: search.prune(batches()),
+        columns=columns,
+    )
+    kept = search.kept_ratio()
+    task.log(authors_kept_ratio=kept.authors, kept_units=kept.units)
+    task.also_full(search.full(batches()))
+    return search.prune(batches())
