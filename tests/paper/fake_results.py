@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -26,29 +27,22 @@ def kept_of(method: str) -> float:
     return 1.0 if base in ("dense", "dropout") else 0.45
 
 
+RECIPE = {"epochs": EPOCHS, "batch_size": 64, "optimizer": {"name": "adadelta", "lr": 1.0}}
+CONFIG = {"data": {"source": "digits"}, "recipe": RECIPE, "hyperparameters": {}}
+"""The configuration that every made-up cell says it was run with."""
+
+
 def plan(
     root: Path, datasets: Iterable[str], models: Iterable[str], methods: Iterable[str], seeds: Iterable[int]
 ) -> list[dict[str, Any]]:
-    """Cells as the workflow hands them to paper.collect."""
-    methods, seeds, models = list(methods), list(seeds), list(models)
-    return [
-        {
-            **{"dataset": dataset, "model": model, "method": method, "seed": seed},
-            "config_hash": digest(content(dataset, model, method, seed)),
-            "path": str(root / dataset / model / method / f"seed{seed}" / "metrics.json"),
-        }
-        for dataset in datasets
-        for model in models
-        for method in methods
-        for seed in seeds
-    ]
-
-
-def content(dataset: str, model: str, method: str, seed: int) -> dict[str, Any]:
-    """What the hash of a cell is taken of."""
-    recipe = {"epochs": EPOCHS, "batch_size": 64, "optimizer": {"name": "adadelta", "lr": 1.0}}
-    config = {"data": {"source": "digits"}, "recipe": recipe, "hyperparameters": {}}
-    return {"dataset": dataset, "model": model, "method": method, "seed": seed, "protocol": 1, "config": config}
+    """Cells as the workflow hands them to paper.collect, with the configuration that their hash is taken of."""
+    cells = []
+    for names in itertools.product(datasets, models, methods, seeds):
+        dataset, model, method, seed = names
+        content = {"dataset": dataset, "model": model, "method": method, "seed": seed, "protocol": 1, "config": CONFIG}
+        path = root / dataset / model / method / f"seed{seed}" / "metrics.json"
+        cells.append({**content, "config_hash": digest(content), "path": str(path)})
+    return cells
 
 
 def metrics(cell: Mapping[str, Any], random: numpy.random.Generator) -> dict[str, Any]:
@@ -60,8 +54,7 @@ def metrics(cell: Mapping[str, Any], random: numpy.random.Generator) -> dict[str
     macs = 41_000_000
     return {
         "schema": 1,
-        **content(*(cell[key] for key in ("dataset", "model", "method", "seed"))),
-        "config_hash": cell["config_hash"],
+        **{key: value for key, value in cell.items() if key != "path"},
         "status": "done",
         "error": None,
         "test": evaluation,

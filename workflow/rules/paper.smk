@@ -1,0 +1,149 @@
+"""From finished cells to tables, statistics, figures and the PDF. Nothing here imports torch."""
+
+PAPER = "results/paper/{table}"
+
+
+def table_outputs(table):
+    """What the target of a table asks for: everything else is made on the way to it."""
+    return PAPER.format(table=table) + ".txt"
+
+
+def paper_code(module):
+    """Input function: hash of a module of paper/ and of what it imports there, so that editing it renders again."""
+    return lambda wildcards: plan.code_hash(ROOT / "paper" / f"{module}.py")
+
+
+# The plan goes through a file: thousands of cells do not fit on a command line.
+rule listing:
+    input:
+        "workflow/report/cells.json.j2",
+    output:
+        f"{PAPER}/cells.json",
+    localrule: True
+    params:
+        cells=lambda wildcards: json.dumps(table_cells(wildcards.table), indent=1),
+    template_engine:
+        "jinja2"
+
+
+rule collect:
+    input:
+        table_results,
+        cells=rules.listing.output[0],
+    output:
+        rows=report(
+            f"{PAPER}.csv", caption="../report/rows.rst", category="{table}", labels={"what": "tidy rows (CSV)"}
+        ),
+        history=f"{PAPER}/history.csv",
+        layers=f"{PAPER}/layers.csv",
+        setup=f"{PAPER}/setup.json",
+    conda:
+        "../../envs/paper.yaml"
+    params:
+        code=paper_code("collect"),
+    shell:
+        "{PYTHON} -m paper.collect --table {wildcards.table:q} --cells {input.cells:q} --out {output.rows:q}"
+
+
+rule tables:
+    input:
+        "paper/published.csv",
+        rows=rules.collect.output.rows,
+    output:
+        report(f"{PAPER}.html", caption="../report/table.rst", category="{table}", labels={"what": "table"}),
+        f"{PAPER}.md",
+        f"{PAPER}.tex",
+    conda:
+        "../../envs/paper.yaml"
+    params:
+        stem=PAPER,
+        code=paper_code("tables"),
+    shell:
+        "{PYTHON} -m paper.tables --csv {input.rows:q} --out-stem {params.stem:q}"
+
+
+rule statistics:
+    input:
+        rules.collect.output.rows,
+    output:
+        directory(f"{PAPER}/statistics"),
+    conda:
+        "../../envs/paper.yaml"
+    params:
+        code=paper_code("statistics"),
+    shell:
+        "{PYTHON} -m paper.statistics --csv {input:q} --out {output:q}"
+
+
+rule figures:
+    input:
+        "paper/style.mplstyle",
+        rows=rules.collect.output.rows,
+        history=rules.collect.output.history,
+        layers=rules.collect.output.layers,
+        statistics=rules.statistics.output[0],
+    output:
+        report(
+            directory(f"{PAPER}/figures"),
+            patterns=["{figure}.png"],
+            caption="../report/figure.rst",
+            category="{table}",
+            subcategory="figures",
+            labels={"what": "{figure}"},
+        ),
+    conda:
+        "../../envs/paper.yaml"
+    params:
+        code=paper_code("figures"),
+    shell:
+        "{PYTHON} -m paper.figures --csv {input.rows:q} --statistics {input.statistics:q} --out {output:q}"
+
+
+rule table_report:
+    input:
+        "paper/paper.typ",
+        "paper/published.csv",
+        rows=rules.collect.output.rows,
+        setup=rules.collect.output.setup,
+        statistics=rules.statistics.output[0],
+        figures=rules.figures.output[0],
+    output:
+        report(f"{PAPER}.pdf", caption="../report/pdf.rst", category="{table}", labels={"what": "PDF"}),
+    conda:
+        "../../envs/paper.yaml"
+    params:
+        code=paper_code("report"),
+    shell:
+        "{PYTHON} -m paper.report --tables {wildcards.table:q} --out {output:q}"
+
+
+# All tables of `build` in one PDF.
+rule report:
+    input:
+        "paper/paper.typ",
+        "paper/published.csv",
+        expand(rules.table_report.input[2:], table=config["build"]),
+    output:
+        "results/paper/report.pdf",
+    conda:
+        "../../envs/paper.yaml"
+    params:
+        tables=config["build"],
+        code=paper_code("report"),
+    shell:
+        "{PYTHON} -m paper.report --tables {params.tables:q} --out {output:q}"
+
+
+# The last step: says where everything is, and fails if a cell has no numbers.
+rule announce:
+    input:
+        rules.tables.output,
+        rules.table_report.output,
+        rows=rules.collect.output.rows,
+        figures=rules.figures.output[0],
+    output:
+        f"{PAPER}.txt",
+    conda:
+        "../../envs/paper.yaml"
+    shell:
+        "{PYTHON} -m paper.announce --table {wildcards.table:q} --out {output:q}"
