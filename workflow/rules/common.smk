@@ -10,7 +10,8 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-sys.path.insert(0, str(Path(workflow.basedir).parent))
+ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent.parent
+sys.path.insert(0, str(ROOT))
 
 from harness import plan
 from harness.run import failures
@@ -18,7 +19,6 @@ from harness.run import failures
 # Jobs import torch: without byte code on disk that costs seconds each time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-ROOT = Path(workflow.basedir).parent
 CONDA = "conda" in {str(method) for method in workflow.deployment_settings.deployment_method}
 PYTHON = "python" if CONDA else shlex.quote(sys.executable)
 
