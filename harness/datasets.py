@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.prepared import SPLITS, DataError, write
-from harness.sources import Source, check_labels
+from harness.sources import Source, check_classes, check_labels
 from harness.sources.store import contents
 from harness.splits import per_class, stratified
 
@@ -46,6 +46,7 @@ def prepare(name: str, section: Mapping[str, Any], *, root: Path, out: Path, dow
         raise DataError(f"config key 'datasets.{name}.{unknown[0]}' is unknown: the keys are {', '.join(sorted(KEYS))}")
     source = read_source(name, section, root=root, download=section.get("download", download))
     check_labels(source, name=name)
+    check_classes(source, name=name)
     source = split(source, name, section)
     check_labels(source, name=name)
     return write(out, *contents(source, name, section))

@@ -62,17 +62,28 @@ class Source:
 
 
 def check_labels(source: Source, *, name: str) -> None:
-    """Raise DataError unless every part has at least two classes and only labels that have a name."""
+    """Raise DataError unless every label has a name and every part has two or more classes."""
     for part_name, part in source.parts.items():
         if len(part) == 0:
             raise DataError(f"dataset '{name}' has no examples in its part '{part_name}': check its files")
         low, high = int(part.labels.min()), int(part.labels.max())
         if low < 0 or high >= len(source.class_names):
             raise DataError(
-                f"dataset '{name}' has the label {high if high > 0 else low} in its part '{part_name}' "
+                f"dataset '{name}' has the label {low if low < 0 else high} in its part '{part_name}' "
                 f"and {len(source.class_names)} classes: its label file is damaged"
             )
         if low == high:
             raise DataError(
                 f"dataset '{name}' has one class only in its part '{part_name}': classification needs two or more"
             )
+
+
+def check_classes(source: Source, *, name: str) -> None:
+    """Raise DataError unless the examples to learn from have all classes of the dataset."""
+    part = source.parts["train" if "train" in source.parts else "all"]
+    found = int(part.labels.unique().numel())
+    if found != len(source.class_names):
+        raise DataError(
+            f"dataset '{name}' has examples of {found} classes and should have {len(source.class_names)}: "
+            "complete its files"
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -15,6 +16,13 @@ from harness.prepared import DataError
 
 TIMEOUT_SECONDS = 60
 BLOCK = 1 << 20
+NETWORK_ERRORS = (
+    urllib.error.URLError,
+    http.client.HTTPException,
+    TimeoutError,
+    ConnectionError,
+    ssl.SSLError,
+)
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,7 @@ def _download(archive: Archive, path: Path, attempts: int, pause_seconds: float)
         for url in archive.urls:
             try:
                 _copy(url, archive, path)
-            except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+            except NETWORK_ERRORS as error:
                 print(f"{url}: {error}", flush=True)
             except OSError as error:
                 raise DataError(f"{path} cannot be written ({error}): free some disk space") from error

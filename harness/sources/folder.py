@@ -66,9 +66,7 @@ def _read(folders: dict[str, Path], root: Path, num_classes: int | None) -> Sour
     if num_classes is not None and len(classes) != num_classes:
         raise DataError(f"{folders[first]} has {len(classes)} classes and must have {num_classes}: complete it")
     if len(classes) < 2:
-        raise DataError(
-            f"{folders[first]} has {len(classes)} class folders with images: classification needs two or more"
-        )
+        raise DataError(f"{folders[first]} has fewer than two class folders with images: add the others")
     parts = {}
     for name, found in listed.items():
         files = [f"{folders[name].relative_to(root) / label / file}" for label in classes for file in found[label]]

@@ -1,0 +1,220 @@
+"""Preparing datasets: splits, what is stored, and what is refused; small files in the true formats."""
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from raw_data import picture, write_tree
+
+from harness import prepared
+from harness.datasets import prepare
+from harness.prepared import DataError
+from harness.splits import stratified
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def prepared_digits(tmp_path, **section):
+    prepare("digits", {"source": "digits", **section}, root=tmp_path, out=tmp_path / "digits.safetensors")
+    return prepared.read(tmp_path / "digits.safetensors")
+
+
+def prepare_folder(tmp_path, **section):
+    section = {"source": "imagefolder", "path": "mine", **section}
+    prepare("mine", section, root=tmp_path, out=tmp_path / "mine.safetensors")
+    return prepared.read(tmp_path / "mine.safetensors")
+
+
+def test_digits_are_split_seventy_ten_twenty_with_all_classes_alike(tmp_path):
+    tensors = prepared_digits(tmp_path).tensors
+    assert [len(tensors[f"{split}_y"]) for split in prepared.SPLITS] == [1258, 180, 359]
+    assert sum(len(tensors[f"{split}_x"]) for split in prepared.SPLITS) == 1797
+    for split, low, high in (("train", 121, 129), ("val", 17, 19), ("test", 34, 37)):
+        counts = torch.bincount(tensors[f"{split}_y"], minlength=10)
+        assert low <= counts.min() and counts.max() <= high
+    assert tensors["train_x"].shape[1:] == (1, 8, 8) and tensors["train_x"].max() == 255
+
+
+def test_the_split_seed_alone_decides_the_split(tmp_path):
+    first, again, other = (prepared_digits(tmp_path, split_seed=seed) for seed in (0, 0, 1))
+    assert first.checksum == again.checksum
+    assert not torch.equal(first.tensors["test_x"], other.tensors["test_x"])
+
+
+def test_subsets_are_taken_from_the_published_parts(tmp_path):
+    tensors = prepared_digits(tmp_path, train_examples=100, val_examples=20, test_examples=30).tensors
+    assert torch.bincount(tensors["train_y"]).tolist() == [10] * 10
+    whole = prepared_digits(tmp_path).tensors
+    for split, count in (("train", 100), ("val", 20), ("test", 30)):
+        known = {image.numpy().tobytes() for image in whole[f"{split}_x"]}
+        assert len(tensors[f"{split}_x"]) == count
+        assert all(image.numpy().tobytes() in known for image in tensors[f"{split}_x"])
+
+
+def test_stratified_choice_rounds_by_the_largest_remainder():
+    labels = torch.tensor([0] * 6 + [1] * 3 + [2])
+    chosen = stratified(labels, 5, seed=0, key="k")  # 3, 1.5 and 0.5: the tie goes to the lower class
+    assert torch.bincount(labels[chosen], minlength=3).tolist() == [3, 2, 0]
+
+
+def test_too_large_a_subset_names_the_key(tmp_path):
+    with pytest.raises(DataError, match=r"'datasets.digits.val_examples' asks for 181 examples and there are 180"):
+        prepared_digits(tmp_path, val_examples=181)
+
+
+def test_unknown_keys_are_refused(tmp_path):
+    with pytest.raises(DataError, match=r"'datasets.digits.sise' is unknown"):
+        prepared_digits(tmp_path, sise=3)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "remove"])
+def test_a_damaged_prepared_file_is_never_used(tmp_path, damage):
+    prepared_digits(tmp_path)
+    path = tmp_path / "digits.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    match damage:
+        case "truncate":
+            path.write_bytes(path.read_bytes()[:-1000])
+        case "flip":
+            path.write_bytes(content)
+        case "empty":
+            path.write_bytes(b"")
+        case "remove":
+            path.unlink()
+    with pytest.raises(DataError, match=r"digits.safetensors") as caught:
+        prepared.read(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path):
+    command = [sys.executable, "-m", "harness.datasets", "--name", "digits", "--data", '{"source": "digits"}']
+    answer = subprocess.run(
+        [*command, "--root", str(tmp_path), "--out", str(tmp_path / "out" / "digits.safetensors")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},  # Byte code must not be cut at the limit.
+    )
+    assert answer.returncode == 1 and "free some disk space" in answer.stderr and "Traceback" not in answer.stderr
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_folder_of_images_keeps_its_published_test_set(tmp_path):
+    write_tree(tmp_path / "mine" / "train", images=10)
+    write_tree(tmp_path / "mine" / "test", images=2)
+    stored = prepare_folder(tmp_path, val_fraction=0.2)
+    assert stored.description.class_names == ["class0", "class1"] and stored.description.shape == (3, 8, 8)
+    assert stored.tensors["test_x"][:, 0, 0, 0].tolist() == [0, 1, 20, 21]
+    assert stored.tensors["test_y"].tolist() == [0, 0, 1, 1]
+    both = torch.cat([stored.tensors["train_x"], stored.tensors["val_x"]])[:, 0, 0, 0]
+    assert sorted(both.tolist()) == [*range(10), *range(20, 30)]
+    assert torch.bincount(stored.tensors["val_y"]).tolist() == [2, 2]
+
+
+def test_a_flat_folder_of_classes_is_split_in_three(tmp_path):
+    write_tree(tmp_path / "mine", images=10)
+    tensors = prepare_folder(tmp_path).tensors
+    assert [torch.bincount(tensors[f"{split}_y"]).tolist() for split in prepared.SPLITS] == [[7, 7], [1, 1], [2, 2]]
+
+
+def test_statistics_of_the_training_set_are_stored(tmp_path):
+    write_tree(tmp_path / "mine", images=10)
+    stored = prepare_folder(tmp_path)
+    pixels = stored.tensors["train_x"].double() / 255
+    assert stored.description.mean == pytest.approx(pixels.mean((0, 2, 3)).tolist())
+    assert stored.description.std == pytest.approx(pixels.std((0, 2, 3), correction=0).tolist())
+    assert prepare_folder(tmp_path, normalize="none").description.std == [1.0, 1.0, 1.0]
+    assert prepare_folder(tmp_path, normalize="imagenet").description.mean == [0.485, 0.456, 0.406]
+
+
+def test_larger_images_are_resized_and_cut_to_a_square(tmp_path):
+    write_tree(tmp_path / "mine", images=10, size=(40, 20))
+    assert prepare_folder(tmp_path, image_size=10).description.shape == (3, 10, 10)
+
+
+def break_folder(folder, fault):
+    match fault:
+        case "unreadable":
+            (folder / "train" / "class1" / "3.png").write_bytes(picture(1, kind="JPEG")[:-100])
+        case "no image":
+            (folder / "train" / "class1" / "3.png").write_text("hello")
+        case "size":
+            (folder / "train" / "class1" / "3.png").write_bytes(picture(1, (9, 8)))
+        case "extra class":
+            (folder / "test" / "class2").mkdir()
+            (folder / "test" / "class2" / "0.png").write_bytes(picture(1))
+        case "one class":
+            for part in ("train", "test"):
+                (folder / part / "class1").rename(folder.parent / f"{part} removed")
+        case "no test":
+            (folder / "test").rename(folder.parent / "removed")
+        case "no train":
+            (folder / "train").rename(folder.parent / "removed")
+        case "nothing":
+            folder.rename(folder.parent / "removed")
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        ("unreadable", r"class1/3.png is no readable image"),
+        ("no image", r"class1/3.png is no readable image"),
+        ("size", r"class1/3.png has 9 x 8 pixels and others 8 x 8: set config key 'datasets.mine.image_size'"),
+        ("extra class", r"differ in the class folder 'class2'"),
+        ("one class", r"has fewer than two class folders with images"),
+        ("no test", r"has no folder 'test'"),
+        ("no train", r"has test but no folder 'train'"),
+        ("nothing", r"mine is missing"),
+    ],
+)
+def test_a_faulty_folder_is_one_sentence_and_leaves_nothing(tmp_path, fault, sentence):
+    for part in ("train", "test"):
+        write_tree(tmp_path / "mine" / part)
+    break_folder(tmp_path / "mine", fault)
+    with pytest.raises(DataError, match=sentence) as caught:
+        prepare_folder(tmp_path)
+    assert "\n" not in str(caught.value) and not (tmp_path / "mine.safetensors").exists()
+
+
+def test_the_number_of_classes_can_be_demanded(tmp_path):
+    write_tree(tmp_path / "mine")
+    with pytest.raises(DataError, match="has 2 classes and must have 3"):
+        prepare_folder(tmp_path, num_classes=3)
+
+
+def test_a_folder_without_path_names_the_key(tmp_path):
+    with pytest.raises(DataError, match=r"'datasets.mine.path' is missing"):
+        prepare("mine", {"source": "imagefolder"}, root=tmp_path, out=tmp_path / "out")
+
+
+def test_imagenet_is_a_tree_of_a_thousand_classes(tmp_path):
+    section, out = {"source": "imagenet", "image_size": 8}, tmp_path / "imagenet.safetensors"
+    with pytest.raises(DataError, match="must hold ImageNet"):
+        prepare("imagenet", section, root=tmp_path, out=out)
+    for part in ("train", "val"):
+        write_tree(tmp_path / "imagenet" / part, classes=3)
+    with pytest.raises(DataError, match="has 3 classes and must have 1000"):
+        prepare("imagenet", section, root=tmp_path, out=out)
+    prepare("imagenet", {**section, "num_classes": 3}, root=tmp_path, out=out)
+    stored = prepared.read(out)
+    assert [len(stored.tensors[f"{split}_y"]) for split in prepared.SPLITS] == [27, 3, 30]
+    assert stored.description.mean == [0.485, 0.456, 0.406] and stored.description.crop_fraction == 0.875
+
+
+@pytest.mark.parametrize("section", [{"image_size": 8}, {"image_size": 4, "image_size_by_model": {"alexnet": 8}}])
+def test_images_that_do_not_fit_stay_files(tmp_path, monkeypatch, section):
+    if len(section) == 1:
+        monkeypatch.setattr("harness.sources.store.DECODED_BYTES", 1000)
+    write_tree(tmp_path / "mine")
+    stored = prepare_folder(tmp_path, **section)
+    files = prepared.unpack_paths(stored.tensors["val_files"])
+    assert [name.split("/")[0] for name in files] == ["class0", "class1"]
+    assert stored.description.root == str(tmp_path / "mine")
+    assert ("train_x" in stored.tensors) == (len(section) == 2)

@@ -1,0 +1,255 @@
+"""The published datasets: tiny files in their true formats, their checksums, downloads that fail."""
+
+import functools
+import gzip
+import http.server
+import pickle
+import threading
+
+import numpy
+import pytest
+import torch
+from raw_data import idx, md5, numbered, pack, picture, write_cifar, write_idx
+from scipy.io import savemat
+from torchvision import datasets
+
+from harness import prepared
+from harness.datasets import prepare
+from harness.prepared import DataError
+from harness.sources import download, flowers
+from harness.sources import idx as idx_source
+
+RELATIVES = {"mnist": datasets.MNIST, "kuzushiji": datasets.KMNIST, "fashion": datasets.FashionMNIST}
+
+
+def stored(tmp_path, source, **section):
+    out = tmp_path / "out" / "data.safetensors"
+    prepare(source, {"source": source, **section}, root=tmp_path, out=out)
+    return prepared.read(out)
+
+
+def sentence(tmp_path, source, match, **section):
+    """The one-line error of preparing `source`; nothing may be left behind."""
+    with pytest.raises(DataError, match=match) as caught:
+        stored(tmp_path, source, **section)
+    assert "\n" not in str(caught.value) and not (tmp_path / "out" / "data.safetensors").exists()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("source", RELATIVES)
+def test_idx_files_are_read_and_split_ninety_to_ten(tmp_path, monkeypatch, source):
+    write_idx(tmp_path, monkeypatch, RELATIVES[source])
+    tensors = stored(tmp_path, source).tensors
+    assert [len(tensors[f"{split}_y"]) for split in prepared.SPLITS] == [90, 10, 20]
+    both = torch.cat([tensors["train_x"], tensors["val_x"]])
+    assert both.shape == (100, 1, 28, 28) and sorted(both[:, 0, 5, 5].tolist()) == list(range(100))
+    for split in prepared.SPLITS:
+        assert torch.equal(tensors[f"{split}_x"][:, 0, 0, 0] % 10, tensors[f"{split}_y"])
+
+
+def test_unpacked_mnist_is_accepted_by_the_checksum_of_its_content(tmp_path, monkeypatch):
+    folder = write_idx(tmp_path, monkeypatch, datasets.MNIST)
+    known = {}
+    for path in sorted(folder.iterdir()):
+        plain = path.with_suffix("")
+        plain.write_bytes(gzip.decompress(path.read_bytes()))
+        path.unlink()
+        known[plain.name] = md5(plain)
+    monkeypatch.setattr(idx_source, "UNPACKED_MD5", known)
+    assert stored(tmp_path, "mnist").tensors["test_x"].shape == (20, 1, 28, 28)
+    plain.write_bytes(plain.read_bytes()[:-1])
+    (tmp_path / "out" / "data.safetensors").unlink()
+    sentence(tmp_path, "mnist", rf"missing and downloading is off.*{plain.name}.gz")
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "gone"])
+def test_a_damaged_archive_is_refused_by_its_published_checksum(tmp_path, monkeypatch, damage):
+    path = write_idx(tmp_path, monkeypatch) / "train-images-idx3-ubyte.gz"
+    content, checksum = path.read_bytes(), md5(path)
+    path.write_bytes(content[:-20] if damage == "cut" else content[:-1] + b"x")
+    if damage == "gone":
+        path.unlink()
+    text = sentence(tmp_path, "fashion", "missing and downloading is off" if damage == "gone" else "not the published")
+    assert checksum in text and str(path.parent) in text and path.name in text
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"PNG and more", "no IDX file"),
+        (b"", "no IDX file"),
+        (idx(numbered(100, 28, 28))[:-1], "says"),
+        (idx(numpy.zeros(100)), "do not belong together"),
+        (idx(numbered(99, 28, 28)), "do not belong together"),
+    ],
+)
+def test_what_is_no_idx_file_is_refused_whatever_its_checksum(tmp_path, monkeypatch, content, match):
+    path = write_idx(tmp_path, monkeypatch) / "train-images-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(content))
+    resources = [(path.name, md5(path)), *datasets.FashionMNIST.resources[1:]]
+    monkeypatch.setattr(datasets.FashionMNIST, "resources", resources)
+    sentence(tmp_path, "fashion", match)
+
+
+@pytest.mark.parametrize(
+    ("classes", "match"), [(1, "one class only"), (9, "examples of 9 classes"), (11, "the label 10")]
+)
+def test_a_wrong_number_of_classes_is_refused(tmp_path, monkeypatch, classes, match):
+    write_idx(tmp_path, monkeypatch, classes=classes)
+    sentence(tmp_path, "fashion", match)
+
+
+@pytest.mark.parametrize(("source", "published"), [("cifar10", datasets.CIFAR10), ("cifar100", datasets.CIFAR100)])
+@pytest.mark.parametrize("packed", [True, False])
+def test_cifar_is_read_from_the_archive_or_its_folder(tmp_path, monkeypatch, source, published, packed):
+    folder = write_cifar(tmp_path, monkeypatch, published, per_batch=40 if source == "cifar10" else 200)
+    if packed:
+        pack(folder, tmp_path / published.filename)
+        monkeypatch.setattr(published, "tgz_md5", md5(tmp_path / published.filename))
+        folder.rename(tmp_path / "removed")
+    result = stored(tmp_path, source)
+    tensors, classes = result.tensors, len(result.description.class_names)
+    sizes = [180, 20, 40] if source == "cifar10" else [180, 20, 200]
+    assert [len(tensors[f"{split}_y"]) for split in prepared.SPLITS] == sizes
+    assert torch.equal(tensors["test_x"][:, 2, 31, 31] % classes, tensors["test_y"])
+    assert result.description.shape == (3, 32, 32) and result.description.class_names[1] == "class1"
+
+
+def test_a_changed_cifar_batch_is_refused(tmp_path, monkeypatch):
+    path = write_cifar(tmp_path, monkeypatch) / "data_batch_3"
+    path.write_bytes(path.read_bytes() + b"x")
+    sentence(tmp_path, "cifar10", "data_batch_3 is not the published file")
+    path.unlink()
+    sentence(tmp_path, "cifar10", "lacks the file data_batch_3")
+
+
+def test_a_cifar_batch_runs_no_code(tmp_path, monkeypatch):
+    path = write_cifar(tmp_path, monkeypatch) / "data_batch_1"
+
+    class Attack:
+        def __reduce__(self):
+            return open, (str(tmp_path / "attacked"), "w")
+
+    path.write_bytes(pickle.dumps({"data": Attack()}, protocol=2))
+    batches = [["data_batch_1", md5(path)], *datasets.CIFAR10.train_list[1:]]
+    monkeypatch.setattr(datasets.CIFAR10, "train_list", batches)
+    sentence(tmp_path, "cifar10", "data_batch_1 is no CIFAR batch")
+    assert not (tmp_path / "attacked").exists()
+
+
+def write_flowers(root, monkeypatch, *, per_class=25):
+    """102 classes as JPEG files in their archive, labels and splits as MATLAB files."""
+    folder = root / "flowers-102"
+    jpg = folder / "jpg"
+    jpg.mkdir(parents=True)
+    image = picture(100, (12, 9), "JPEG")
+    count = 102 * per_class
+    for number in range(1, count + 1):
+        (jpg / f"image_{number:05d}.jpg").write_bytes(image)
+    numbers = numpy.arange(1, count + 1)
+    savemat(folder / "imagelabels.mat", {"labels": (numbers - 1)[None] % 102 + 1})
+    blocks = {"trnid": numbers[:1020], "valid": numbers[1020:2040], "tstid": numbers[2040:]}
+    savemat(folder / "setid.mat", {key: value[None] for key, value in blocks.items()})
+    pack(jpg, folder / "102flowers.tgz")
+    for path in jpg.iterdir():
+        path.unlink()
+    jpg.rmdir()
+    files = {"image": "102flowers.tgz", "label": "imagelabels.mat", "setid": "setid.mat"}
+    published = {key: (name, md5(folder / name)) for key, name in files.items()}
+    monkeypatch.setattr(datasets.Flowers102, "_file_dict", published)
+    return folder
+
+
+def test_flowers_are_split_as_the_authors_or_as_the_publishers_do(tmp_path, monkeypatch):
+    folder = write_flowers(tmp_path, monkeypatch)
+    tensors = stored(tmp_path, "flowers", image_size=8).tensors
+    assert torch.bincount(tensors["val_y"]).tolist() == [10] * 102
+    assert torch.bincount(tensors["test_y"]).tolist() == [10] * 102
+    assert torch.bincount(tensors["train_y"]).tolist() == [5] * 102
+    assert tensors["train_x"].shape == (510, 3, 8, 8)
+    tensors = stored(tmp_path, "flowers", image_size=8, split="official").tensors
+    assert [len(tensors[f"{split}_y"]) for split in prepared.SPLITS] == [1020, 1020, 510]
+    assert sorted(path.name for path in folder.iterdir()) == ["102flowers.tgz", "imagelabels.mat", "jpg", "setid.mat"]
+
+
+def test_damaged_flowers_are_refused(tmp_path, monkeypatch):
+    folder = write_flowers(tmp_path, monkeypatch, per_class=21)
+    (folder / "setid.mat").write_bytes((folder / "setid.mat").read_bytes()[:-9])
+    sentence(tmp_path, "flowers", "setid.mat is not the published file", image_size=8)
+    sentence(tmp_path, "flowers", "'split' is 'mine'", split="mine")
+
+
+def test_flowers_whose_unpacking_fails_leave_no_folder(tmp_path):
+    archive = tmp_path / "102flowers.tgz"
+    (tmp_path / "jpg").mkdir()
+    (tmp_path / "jpg" / "image_00001.jpg").write_bytes(bytes(numpy.random.RandomState(0).bytes(100_000)))
+    pack(tmp_path / "jpg", archive)
+    archive.write_bytes(archive.read_bytes()[:50_000])
+    with pytest.raises(DataError, match="truncated or damaged"):
+        flowers._unpack(archive, tmp_path / "new" / "jpg")
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+class Unreliable(http.server.SimpleHTTPRequestHandler):
+    """Cuts the connection in the middle of the first answers."""
+
+    failures = 1
+
+    def copyfile(self, source, outputfile):
+        content = source.read()
+        if type(self).failures > 0:
+            type(self).failures -= 1
+            content = content[: len(content) // 2]
+        outputfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path):
+    folder = tmp_path / "served"
+    folder.mkdir()
+    handler = type("Handler", (Unreliable,), {})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=folder)) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{running.server_address[1]}/", handler
+        running.shutdown()
+
+
+def test_a_download_that_is_cut_is_tried_again(tmp_path, server):
+    folder, address, _ = server
+    (folder / "a.gz").write_bytes(bytes(range(256)) * 1000)
+    archive = download.Archive("a.gz", md5(folder / "a.gz"), (f"{address}a.gz",))
+    [path] = download.fetch([archive], tmp_path / "raw", download=True, pause_seconds=0)
+    assert path.read_bytes() == (folder / "a.gz").read_bytes()
+    assert [entry.name for entry in (tmp_path / "raw").iterdir()] == ["a.gz"]
+
+
+def test_a_download_that_fails_names_every_file_its_place_and_its_checksum(tmp_path, server):
+    folder, address, handler = server
+    handler.failures = 100
+    (folder / "a.gz").write_bytes(bytes(1000))
+    archives = [download.Archive(f"{name}.gz", f"md5-of-{name}", (f"{address}{name}.gz",)) for name in "ab"]
+    with pytest.raises(DataError) as caught:
+        download.fetch(archives, tmp_path / "raw", download=True, pause_seconds=0)
+    for part in ("a.gz (md5 md5-of-a", "b.gz (md5 md5-of-b", str(tmp_path / "raw"), address):
+        assert part in str(caught.value)
+    assert list((tmp_path / "raw").iterdir()) == []
+
+
+def test_what_comes_is_not_kept_if_it_is_not_what_was_published(tmp_path):
+    (tmp_path / "error.html").write_text("a proxy's error page")
+    archive = download.Archive("a.gz", "0" * 32, ((tmp_path / "error.html").as_uri(),))
+    with pytest.raises(DataError, match="could not be downloaded"):
+        download.fetch([archive], tmp_path / "raw", download=True, attempts=1)
+    assert list((tmp_path / "raw").iterdir()) == []
+
+
+def test_a_dataset_is_downloaded_file_by_file(tmp_path, monkeypatch):
+    folder = write_idx(tmp_path / "elsewhere", monkeypatch)
+    monkeypatch.setattr(datasets.FashionMNIST, "mirrors", [f"{folder.as_uri()}/"])
+    out = tmp_path / "out.safetensors"
+    prepare("fashion", {"source": "fashion"}, root=tmp_path / "raw", out=out, download=True)
+    assert len(prepared.read(out).tensors["train_y"]) == 90
+    assert len(list((tmp_path / "raw" / "FashionMNIST" / "raw").iterdir())) == 4
