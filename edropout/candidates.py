@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from edropout.compact import CompactRunner
 from edropout.energy import energy
-from edropout.graph import ModeSwitch, Step, mode
+from edropout.graph import Step, mode, set_switches
 from edropout.layout import Structure
 from edropout.units import Units
 
@@ -48,18 +48,12 @@ class Candidates:
         """Computes the energy of each state, (count, num_units) bool, on the batch: (count,) float."""
         norms = frozenset(name for name, module in self.modules.items() if module.training)
         runner = CompactRunner(self.model, self.modules, self.structure, candidate=True, trained_norms=norms)
-        switches = [module for module in self.modules.values() if isinstance(module, ModeSwitch)]
         x = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
         kept = [self.units.kept(state) for state in states.cpu()]
+        set_switches(self.modules, training=False)
         with mode(self.model, training=False):
-            for switch in switches:
-                switch.eval()
-            try:
-                values = self._map(lambda _: self._begin(runner, x), [None])[0]
-                found = self._map(lambda mask: self._energy(runner, mask, values, y), kept)
-            finally:
-                for switch in switches:
-                    switch.train()
+            values = self._map(lambda _: self._begin(runner, x), [None])[0]
+            found = self._map(lambda mask: self._energy(runner, mask, values, y), kept)
         return torch.stack(found)
 
     def _begin(self, runner: CompactRunner, x: Tensor) -> dict[str, Any]:

@@ -172,6 +172,13 @@ def trace(model: nn.Module) -> tuple[Graph, dict[str, nn.Module]]:
     return Graph(steps), modules
 
 
+def set_switches(modules: Mapping[str, nn.Module], *, training: bool) -> None:
+    """Puts the functions that depend on the mode, which belong to no model, into train or eval mode."""
+    for module in modules.values():
+        if isinstance(module, ModeSwitch):
+            module.train(training)
+
+
 def execute(
     graph: Graph,
     call: Callable[[Step, tuple, dict], Any],
@@ -224,9 +231,7 @@ def caller(owner: nn.Module, modules: Mapping[str, nn.Module] | None = None) -> 
 
 def record_shapes(graph: Graph, model: nn.Module, modules: Mapping[str, nn.Module], example: Tensor) -> None:
     """Fills `graph.shapes` from one evaluation of the first sample of `example`; leaves the model unchanged."""
-    for module in modules.values():
-        if isinstance(module, ModeSwitch):
-            module.eval()
+    set_switches(modules, training=False)
 
     def watch(name: str, value: Any) -> None:
         if isinstance(value, Tensor):

@@ -1,0 +1,131 @@
+"""Prints what a step of EDropout costs in plain training steps: interleaved medians in one process, no timed assertion.
+
+python bench/edropout_step.py                        the four networks, batch 128 (32 px) or 16 (224 px)
+python bench/edropout_step.py --models resnet18 --batch 32 --population 4 --rounds 15
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import nn
+
+from edropout import EDropout
+
+# name -> (side of the input in pixels, batch)
+SETTINGS = {"resnet18": (32, 128), "resnet50": (32, 64), "alexnet": (224, 64), "squeezenet1_1": (224, 32)}
+
+
+def small_image_stem(model: nn.Module) -> nn.Module:
+    """ResNet for 32 px: a 3x3 stem of stride 1 and no max-pool, as in the paper."""
+    model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    model.maxpool = nn.Identity()
+    return model
+
+
+def network(name: str) -> nn.Module:
+    """A network of ten classes in train mode."""
+    model = torchvision.models.get_model(name, weights=None, num_classes=10)
+    return (small_image_stem(model) if name.startswith("resnet") else model).train()
+
+
+def optimizer_of(model: nn.Module, name: str) -> torch.optim.Optimizer:
+    """The paper's Adadelta, or SGD with momentum, which costs less."""
+    if name == "adadelta":
+        return torch.optim.Adadelta(model.parameters(), lr=1e-3, weight_decay=1e-5)
+    return torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-5)
+
+
+def plain_step(model: nn.Module, x: torch.Tensor, y: torch.Tensor, optimizer: str) -> Callable[[], None]:
+    """An ordinary training step."""
+    update = optimizer_of(model, optimizer)
+
+    def step() -> None:
+        loss = F.cross_entropy(model(x), y)
+        update.zero_grad()
+        loss.backward()
+        update.step()
+
+    return step
+
+
+def edropout_step(search: EDropout, x: torch.Tensor, y: torch.Tensor, optimizer: str) -> Callable[[], None]:
+    """A step of the search on its own network."""
+    update = optimizer_of(search.model, optimizer)
+
+    def step() -> None:
+        loss = search.loss(x, y)
+        update.zero_grad()
+        loss.backward()
+        search.step(update)
+
+    return step
+
+
+def medians(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
+    """Seconds of each step: the steps take turns, so that a change of the machine's load meets all of them."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(rounds + 1):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if turn > 0:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def measure(name: str, batch: int, population: int, rounds: int, optimizer: str, device: str) -> None:
+    """Prints one line of ratios for one network."""
+    side = SETTINGS.get(name, (32, 128))[0]
+    torch.manual_seed(0)
+    model = network(name).to(device)
+    x, y = torch.randn(batch, 3, side, side, device=device), torch.randint(10, (batch,), device=device)
+    last = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    search = EDropout(copy.deepcopy(model), population_size=population)
+    frozen = EDropout(copy.deepcopy(model), population_size=population)
+    frozen.freeze()
+    found = medians(
+        {
+            "plain": plain_step(model, x, y, optimizer),
+            "channels-last": plain_step(last, x.contiguous(memory_format=torch.channels_last), y, optimizer),
+            "edropout": edropout_step(search, x, y, optimizer),
+            "frozen": edropout_step(frozen, x, y, optimizer),
+        },
+        rounds,
+    )
+    best = min(found["plain"], found["channels-last"])
+    print(
+        f"{name:14} {batch:5} {population:3} {1e3 * found['plain']:9.0f} {1e3 * found['channels-last']:9.0f} "
+        f"{1e3 * found['edropout']:9.0f} {1e3 * found['frozen']:9.0f} {found['edropout'] / best:8.2f} "
+        f"{found['frozen'] / best:8.2f}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=list(SETTINGS), help="torchvision names")
+    parser.add_argument("--batch", nargs="+", type=int, help="batch sizes; default by network")
+    parser.add_argument("--population", nargs="+", type=int, default=[8], help="numbers of states")
+    parser.add_argument("--rounds", type=int, default=7, help="measured turns after one to warm up")
+    parser.add_argument("--optimizer", choices=["sgd", "adadelta"], default="sgd")
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    print("network        batch   S  plain/ms    c-l/ms edropout/ms frozen/ms   ratio   frozen   (to the faster plain)")
+    for name in options.models:
+        for batch in options.batch or [SETTINGS.get(name, (32, 128))[1]]:
+            for population in options.population:
+                measure(name, batch, population, options.rounds, options.optimizer, options.device)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Everything the search asks of a network of one input size: energies of states, and training under one state."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from edropout import distributed
+from edropout.candidates import Candidates
+from edropout.compact import CompactRunner
+from edropout.graph import record_shapes, set_switches, trace
+from edropout.layout import Plan, Structure
+from edropout.units import Units
+
+
+class Engine:
+    """The analysed network and its two ways of running.
+
+    Args:
+        model: The network.
+        units: The meaning of a state.
+        x: (batch, ...) an input of the size to prepare for.
+        workers: Threads for the candidates on a CPU.
+    """
+
+    def __init__(self, model: nn.Module, units: Units, x: Tensor, *, workers: int | None) -> None:
+        graph, self.modules = trace(model)
+        record_shapes(graph, model, self.modules, x)
+        self.structure = Structure(graph, self.modules)
+        self.model, self.units = model, units
+        self.example = x[:1].detach().clone()
+        self.candidates = Candidates(model, self.modules, self.structure, units, workers=workers)
+        self.trainer = CompactRunner(model, self.modules, self.structure, candidate=False)
+        self._last: tuple[Tensor, Plan] | None = None
+
+    def energies(self, states: Tensor, x: Tensor, y: Tensor, *, known: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Energies of states on a batch, averaged over the ranks; each distinct state is computed once.
+
+        Args:
+            states: (count, num_units) bool.
+            x: (batch, ...) inputs.
+            y: (batch,) classes.
+            known: States whose energies need no new measurement, (m, num_units), with these energies, (m,).
+
+        Raises:
+            ValueError: An energy is not a number.
+        """
+        packed = [state.tobytes() for state in states.cpu().numpy()]
+        old = {} if known is None else {s.tobytes(): e for s, e in zip(known[0].cpu().numpy(), known[1], strict=True)}
+        first = {key: place for place, key in reversed(list(enumerate(packed))) if key not in old}
+        places = sorted(first.values())
+        found = dict(old)
+        if places:
+            measured = distributed.average(self.candidates.energies(states[places], x, y))
+            if bool(measured.isnan().any()):
+                raise ValueError("the energies are not numbers: the logits contain NaN")
+            found |= {packed[place]: value for place, value in zip(places, measured, strict=True)}
+        return torch.stack([found[key] for key in packed])
+
+    def train(self, state: Tensor, x: Tensor) -> tuple[Tensor, Plan]:
+        """Logits of the sub-network of `state`, ready for backward, and what is left of each layer."""
+        if self._last is None or not torch.equal(self._last[0], state):
+            self._last = (state.clone(), self.structure.plan(self.units.kept(state.cpu())))
+        plan = self._last[1]
+        x = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+        set_switches(self.modules, training=self.model.training)
+        steps = self.structure.graph.steps
+        return self.trainer.run(steps, {steps[0].name: x}, plan), plan

@@ -1,0 +1,261 @@
+"""The training-loop API: evolve pruning states, train the sub-network of the best one, hand out a smaller network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from edropout import distributed, evolution
+from edropout.checks import check_batch, check_hyper_parameters
+from edropout.engine import Engine
+from edropout.evaluation import authors_counts, full_copy, parameter_counts, recalibrate_
+from edropout.kept_step import kept_numbers, kept_only
+from edropout.smaller import SmallerNetwork
+from edropout.subnetwork import prune
+from edropout.units import Units
+
+Mutation = Callable[[Tensor, float, torch.Generator], Tensor]
+
+
+@dataclass(frozen=True)
+class KeptRatio:
+    """Shares in [0, 1] of what is kept: physically, in the authors' accounting, in units; by layer physically."""
+
+    physical: float
+    authors: float
+    units: float
+    layers: dict[str, float]
+
+
+class EDropout:
+    """Energy-based dropout and pruning around an ordinary training loop (Salehinejad & Valaee, arXiv:2006.04270).
+
+        search = EDropout(model)
+        for x, y in loader:
+            loss = search.loss(x, y)      # evolve the states on this batch, then cross-entropy under the best one
+            optimizer.zero_grad(); loss.backward(); search.step(optimizer)    # only kept weights move
+        search.end_epoch()                # after each epoch
+        smaller = search.prune()
+
+    The defaults are the paper's: eight states, initialised at 0.5, mutation factor and crossover rate 0.9, states
+    frozen when the population has converged and at the latest after 100 epochs.
+
+    Args:
+        model: Any network that torch.fx can follow; its code and class stay as they are. A DistributedDataParallel
+            wrapper is looked through: gradients and energies are averaged over the ranks by the search itself.
+        population_size: Number of states S, at least 4.
+        mutation_factor: F, probability that a unit on which two states differ is flipped in a third.
+        crossover_rate: C, probability that a candidate takes a unit from its mutant.
+        initial_kept: Probability that a unit is kept at the start.
+        freeze_epoch: Epoch after which the best state is final; None to leave that to convergence.
+        reevaluate_every: Measure the energies of the surviving states anew on every n-th batch; 0 for never, which is
+            what the authors' code does: a survivor then keeps the energy of the batch on which it was born.
+        mutation: Makes mutants; `evolution.mutate_as_released` is the authors' code, for ablation.
+        units: What can be dropped; None for `Units(model)`.
+        seed: Of all randomness of the search; the same on all ranks.
+        workers: Threads for the candidates on a CPU; None for torch.get_num_threads(). No bit depends on it.
+
+    Raises:
+        ValueError: An argument is out of its range or nothing in `model` can be pruned.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        population_size: int = 8,
+        mutation_factor: float = 0.9,
+        crossover_rate: float = 0.9,
+        initial_kept: float = 0.5,
+        freeze_epoch: int | None = 100,
+        reevaluate_every: int = 0,
+        mutation: Mutation = evolution.mutate,
+        units: Units | None = None,
+        seed: int = 0,
+        workers: int | None = None,
+    ) -> None:
+        check_hyper_parameters(model, population_size, mutation_factor, crossover_rate, initial_kept, reevaluate_every)
+        self.model = model.module if isinstance(model, DistributedDataParallel) else model
+        self.units = Units(self.model) if units is None else units
+        self.mutation_factor, self.crossover_rate, self.mutation = mutation_factor, crossover_rate, mutation
+        self.freeze_epoch, self.reevaluate_every, self.workers = freeze_epoch, reevaluate_every, workers
+        device = next(self.model.parameters()).device
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.population = self.units.repair_(
+            evolution.initial_population(population_size, self.units.num_units, initial_kept, self.generator)
+        )
+        self.energies = torch.full((population_size,), torch.inf, device=device)
+        self.frozen_state: Tensor | None = None
+        self.epoch = self.steps = 0
+        self.history: list[dict[str, float]] = []
+        self._sums = {"best_energy": 0.0, "mean_energy": 0.0}
+        self._steps_of_epoch = 0
+        self._engine: Engine | None = None
+        self._numbers: dict[nn.Parameter, tuple[int, Tensor]] = {}
+
+    @property
+    def frozen(self) -> bool:
+        """True once the best state is final."""
+        return self.frozen_state is not None
+
+    @property
+    def best_state(self) -> Tensor:
+        """(num_units,) bool, the state of lowest energy; the first one of equals."""
+        return self.population[int(self.energies.argmin())] if self.frozen_state is None else self.frozen_state
+
+    def loss(self, x: Tensor, y: Tensor, *, criterion: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy) -> Tensor:
+        """Evolves the population on the batch unless it is frozen; returns `criterion` under the best state.
+
+        Args:
+            x: (batch, ...) float, the network's input.
+            y: (batch,) int64, classes.
+            criterion: Training loss of (logits, y).
+
+        Raises:
+            ValueError: A label is no class, the logits are not numbers, or a batch norm would see a single value for
+                each channel. Nothing has changed then.
+        """
+        engine = self._engine_for(x)
+        check_batch(engine.structure.graph, engine.modules, x, y)
+        if not self.frozen:
+            self._evolve(engine, x, y)
+        logits, plan = engine.train(self.best_state, x)
+        self._numbers = kept_numbers(engine.modules, plan)
+        return criterion(logits, y)
+
+    def step(self, optimizer: Optimizer) -> None:
+        """Lets the optimiser move what the last `loss` kept; everything else keeps its bits, optimiser state too."""
+        distributed.average_gradients(self.model.parameters())
+        with kept_only(optimizer, self._numbers):
+            optimizer.step()
+
+    def end_epoch(self) -> dict[str, float]:
+        """Closes an epoch: adds its values to `history`, returns them, and freezes if the time has come."""
+        steps = max(self._steps_of_epoch, 1)
+        values = {name: total / steps for name, total in self._sums.items()}
+        values["diversity"] = 0.0 if self.frozen else evolution.diversity(self.population)
+        values["kept_units"] = float(self.best_state.float().mean())
+        self.history.append(values)
+        self._sums = dict.fromkeys(self._sums, 0.0)
+        self._steps_of_epoch = 0
+        self.epoch += 1
+        if not self.frozen and self.freeze_epoch is not None and self.epoch >= self.freeze_epoch:
+            self.freeze()
+        return values
+
+    def freeze(self) -> None:
+        """Makes the best state final: from now on its sub-network is trained, without evolution."""
+        self.frozen_state = self.best_state.clone()
+
+    def prune(self, batches: Iterable[Tensor] | None = None) -> SmallerNetwork:
+        """The physically smaller network of the best state, with weights of its own.
+
+        Args:
+            batches: Inputs on which its batch-norm statistics are measured anew; None to keep the running ones.
+
+        Raises:
+            ValueError: No batch has been seen yet, so shapes are unknown.
+        """
+        engine = self._seen_engine()
+        smaller = prune(self.model, self.units.kept(self.best_state.cpu()), engine.example)
+        return smaller if batches is None else recalibrate_(smaller, batches)
+
+    def full(self, batches: Iterable[Tensor] | None = None) -> nn.Module:
+        """A copy of the network with all units, in eval mode: the paper's (F); `prune` gives its (P)."""
+        return full_copy(self.model, batches)
+
+    def kept_ratio(self) -> KeptRatio:
+        """What the best state keeps.
+
+        Raises:
+            ValueError: No batch has been seen yet, so shapes are unknown.
+        """
+        engine = self._seen_engine()
+        kept = self.units.kept(self.best_state.cpu())
+        physical = parameter_counts(engine.structure.graph, engine.modules, engine.structure.plan(kept))
+        authors = authors_counts(engine.modules, kept)
+        total = sum(parameter.numel() for parameter in self.model.parameters())
+        removed = sum(full - left for left, full in physical.values())
+        return KeptRatio(
+            physical=1 - removed / total,
+            authors=sum(left for left, _ in authors.values()) / sum(full for _, full in authors.values()),
+            units=float(self.best_state.float().mean()),
+            layers={layer: left / full for layer, (left, full) in physical.items()},
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that later decisions depend on, to be saved with torch.save."""
+        return {
+            "population": self.population.clone(),
+            "energies": self.energies.clone(),
+            "frozen_state": None if self.frozen_state is None else self.frozen_state.clone(),
+            "generator": self.generator.get_state(),
+            "epoch": self.epoch,
+            "steps": self.steps,
+            "history": [dict(values) for values in self.history],
+            "sums": dict(self._sums),
+            "steps_of_epoch": self._steps_of_epoch,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on exactly where `state_dict` was taken.
+
+        Raises:
+            ValueError: The state belongs to another network or population size.
+        """
+        if state["population"].shape != self.population.shape:
+            raise ValueError(f"the saved population is {tuple(state['population'].shape)}, "
+                             f"this search has {tuple(self.population.shape)}")  # fmt: skip
+        device = self.population.device
+        self.population = state["population"].to(device, copy=True)
+        self.energies = state["energies"].to(device, copy=True)
+        frozen = state["frozen_state"]
+        self.frozen_state = None if frozen is None else frozen.to(device, copy=True)
+        self.generator.set_state(state["generator"].cpu())
+        self.epoch, self.steps, self._steps_of_epoch = state["epoch"], state["steps"], state["steps_of_epoch"]
+        self.history = [dict(values) for values in state["history"]]
+        self._sums = dict(state["sums"])
+
+    def _evolve(self, engine: Engine, x: Tensor, y: Tensor) -> None:
+        """Mutation, crossover, selection on one batch; changes nothing if an energy is not a number."""
+        before = self.generator.get_state()
+        mutants = self.mutation(self.population, self.mutation_factor, self.generator)
+        candidates = evolution.cross(self.population, mutants, self.crossover_rate, self.generator)
+        self.units.repair_(candidates)
+        anew = self.steps == 0 or (self.reevaluate_every > 0 and self.steps % self.reevaluate_every == 0)
+        states = torch.cat([self.population, candidates]) if anew else candidates
+        try:
+            known = None if anew else (self.population, self.energies)
+            found = engine.energies(states, x, y, known=known)
+        except ValueError:
+            self.generator.set_state(before)
+            raise
+        if anew:
+            self.energies = found[: len(self.population)]
+        self.population, self.energies = evolution.select(
+            self.population, self.energies, candidates, found[-len(candidates) :]
+        )
+        self.steps += 1
+        self._steps_of_epoch += 1
+        self._sums["best_energy"] += float(self.energies.min())
+        self._sums["mean_energy"] += float(self.energies.mean())
+        if bool((self.population == self.population[0]).all()):
+            self.freeze()
+
+    def _engine_for(self, x: Tensor) -> Engine:
+        """The analysis of the network for inputs of this size, made when the size is first met."""
+        if self._engine is None or self._engine.example.shape[1:] != x.shape[1:]:
+            self._engine = Engine(self.model, self.units, x, workers=self.workers)
+        return self._engine
+
+    def _seen_engine(self) -> Engine:
+        if self._engine is None:
+            raise ValueError("shapes are unknown until the search has seen a batch: call loss(x, y) first")
+        return self._engine
