@@ -1,5 +1,9 @@
 """From finished cells to tables, statistics, figures and the PDF. Nothing here imports torch."""
 
+
+report: "../report/workflow.rst"
+
+
 PAPER = "results/paper/{table}"
 
 
@@ -32,7 +36,11 @@ rule collect:
         cells=rules.listing.output[0],
     output:
         rows=report(
-            f"{PAPER}.csv", caption="../report/rows.rst", category="{table}", labels={"what": "tidy rows (CSV)"}
+            f"{PAPER}.csv",
+            caption="../report/rows.rst",
+            category="{table}",
+            subcategory="tables",
+            labels={"what": "tidy rows (CSV)"},
         ),
         history=f"{PAPER}/history.csv",
         layers=f"{PAPER}/layers.csv",
@@ -50,7 +58,13 @@ rule tables:
         "paper/published.csv",
         rows=rules.collect.output.rows,
     output:
-        report(f"{PAPER}.html", caption="../report/table.rst", category="{table}", labels={"what": "table"}),
+        report(
+            f"{PAPER}.html",
+            caption="../report/table.rst",
+            category="{table}",
+            subcategory="tables",
+            labels={"what": "table"},
+        ),
         f"{PAPER}.md",
         f"{PAPER}.tex",
     conda:
@@ -108,7 +122,13 @@ rule table_report:
         statistics=rules.statistics.output[0],
         figures=rules.figures.output[0],
     output:
-        report(f"{PAPER}.pdf", caption="../report/pdf.rst", category="{table}", labels={"what": "PDF"}),
+        report(
+            f"{PAPER}.pdf",
+            caption="../report/pdf.rst",
+            category="{table}",
+            subcategory="tables",
+            labels={"what": "PDF"},
+        ),
     conda:
         "../../envs/paper.yaml"
     params:
