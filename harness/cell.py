@@ -45,7 +45,7 @@ def main() -> int:
     interval = float(os.environ.get("EDROPOUT_CHECKPOINT_SECONDS", "10"))
     run = Run(folder=folder, config_hash=cell["config_hash"], say=_say, checkpoint_seconds=interval)
     signal.signal(signal.SIGTERM, lambda *_: setattr(run, "stopping", True))
-    started = time.time()
+    started, clock = time.time(), time.monotonic()
     _say(f"{cell['dataset']}/{cell['model']}/{cell['method']}/seed{cell['seed']} (config {cell['config_hash']})")
     tracker = Tracker(folder, cell, tables=[name for name in arguments.tables.split(",") if name], say=_say)
     run.on_row = tracker.row
@@ -61,7 +61,7 @@ def main() -> int:
         **outcome.get("time", {}),
         "started": _iso(started),
         "finished": _iso(time.time()),
-        "seconds": round(time.time() - started, 3),
+        "seconds": round(time.monotonic() - clock, 3),
     }
     tracker.finish(outcome)
     result.write(arguments.out, outcome)

@@ -50,6 +50,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> int:
     arguments = parse()
+    try:
+        return run(arguments)
+    except OSError as error:
+        print(f"{arguments.out.parent} cannot be written: {error.strerror} ({error.filename})", file=sys.stderr)
+        return 1
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the cell under its folder's lock; the exit code says whether there is a result, of whatever status."""
     folder = arguments.out.parent
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "a+") as lock:
