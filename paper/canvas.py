@@ -37,6 +37,9 @@ def save(plot: Plot, folder: Path) -> None:
     (folder / f"{plot.name}.csv").write_text(csv, encoding="utf-8")
     with pyplot.style.context(STYLE_PATH):
         figure = plot.draw(pandas.read_csv(StringIO(csv), keep_default_na=True))
+        # The layout is solved once; solving it again for each file takes most of the time.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
         figure.savefig(folder / f"{plot.name}.png", metadata={"Software": None})
         no_dates = dict.fromkeys(("Creator", "Producer", "CreationDate"))
         figure.savefig(folder / f"{plot.name}.pdf", metadata=no_dates)

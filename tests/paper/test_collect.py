@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy
 import pandas
 import pytest
-from fake_results import metrics, plan, write
+from fake_results import FAILURE, edit, metrics, plan, write
 
 from harness import plan as harness_plan
 from paper import collect
@@ -25,13 +25,6 @@ def run(cells, tmp_path):
     out = tmp_path / "paper" / "quick.csv"
     code = collect.main(["--table", "quick", "--cells", json.dumps(cells), "--out", str(out)])
     return code, pandas.read_csv(out) if out.exists() else None
-
-
-def edit(cell, change):
-    path = Path(cell["path"])
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
 
 
 def test_every_cell_is_a_row_and_the_full_evaluation_a_second_one(cells, tmp_path):
@@ -62,8 +55,7 @@ def test_a_list_of_cells_may_be_a_file_and_equal_input_gives_equal_bytes(cells, 
 
 
 def test_failed_and_missing_cells_are_rows_without_numbers_in_both_evaluations(cells, tmp_path, capsys):
-    fail = {"status": "failed", "error": "the loss became nan", "test": None, "size": None, "full_test": None}
-    edit(cells[2], lambda content: content.update(fail))
+    edit(cells[2], lambda content: content.update(FAILURE))
     Path(cells[1]["path"]).unlink()
     code, rows = run(cells, tmp_path)
     assert code == 0

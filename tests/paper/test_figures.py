@@ -1,0 +1,126 @@
+"""Figures are drawn from the CSV beside them, look whole, and have the same bytes every time."""
+
+import json
+
+import numpy
+import pandas
+import pytest
+from matplotlib import pyplot
+from PIL import Image
+
+from paper import canvas, curves, layers, speed, style
+from paper.canvas import Plot
+
+TWENTY = [
+    *("dense", "dropout", "edropout", "edropout-30", "l1-30", "l1-50", "l1-70", "l1-90", "random-30", "random-50"),
+    *("thinet", "channelnet", "deep_compression", "ipruning", "advanced", "variational", "concrete", "ard", "scratch"),
+    "early_dropout_with_a_long_name",
+]
+
+
+def drawn(csv, render):
+    folder = render(csv) / "figures"
+    return folder, [entry["name"] for entry in json.loads((folder / "index.json").read_text())]
+
+
+def test_all_subjects_are_drawn_as_png_pdf_and_csv(make_table, render):
+    folder, names = drawn(make_table(models=("resnet8", "vgg8")), render)
+    subjects = ["accuracy-digits", "pareto-digits", "critical-difference", "training-digits", "energy-digits"]
+    subjects += ["kept-over-training-digits", "diversity-digits", "step-time-digits"]
+    assert names == [*subjects, "layers-digits-resnet8", "layers-digits-vgg8"]
+    expected = {f"{name}.{suffix}" for name in names for suffix in ("png", "pdf", "csv")} | {"index.json"}
+    assert {path.name for path in folder.iterdir()} == expected
+
+
+def test_bytes_are_equal_when_drawn_again(make_table, render):
+    csv = make_table()
+    folder, _ = drawn(csv, render)
+    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+    drawn(csv, render)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"seeds": (1,)},
+        {"methods": TWENTY, "seeds": (1, 2)},
+        {"models": ("resnet8", "vgg8", "resnet18", "resnet34"), "methods": ("dense", "edropout")},
+        {"methods": ("l1-50",)},
+    ],
+)
+def test_nothing_is_drawn_up_to_the_edge_of_a_picture(make_table, render, shape):
+    folder, names = drawn(make_table(**shape), render)
+    for name in names:
+        pixels = numpy.asarray(Image.open(folder / f"{name}.png").convert("L"))
+        edge = numpy.concatenate(
+            [pixels[:2].ravel(), pixels[-2:].ravel(), pixels[:, :2].ravel(), pixels[:, -2:].ravel()]
+        )
+        assert edge.min() > 250, f"{name} is clipped"
+        assert pixels.shape[1] <= 1400 and pixels.shape[0] <= 2400, f"{name} is larger than a page"
+
+
+def test_no_axes_are_empty_and_no_legend_covers_them(make_table, render, monkeypatch):
+    seen = []
+    close = pyplot.close
+
+    def inspect(figure):
+        figure.canvas.draw()
+        renderer = figure.canvas.get_renderer()
+        for ax in figure.axes:
+            seen.append(ax.has_data())
+            for legend in figure.legends:
+                assert not legend.get_window_extent(renderer).overlaps(ax.get_window_extent(renderer))
+        close(figure)
+
+    monkeypatch.setattr(canvas.pyplot, "close", inspect)
+    drawn(make_table(models=("resnet8", "vgg8"), methods=TWENTY, seeds=(1,)), render)
+    assert len(seen) > 20 and all(seen)
+
+
+def test_a_table_without_histories_or_edropout_leaves_those_figures_out(make_table, render, tmp_path):
+    def lose_histories(cells):
+        for path in (tmp_path / "results").rglob("history.csv"):
+            path.unlink()
+
+    _, names = drawn(make_table(methods=("dense", "l1-50"), change=lose_histories), render)
+    assert names == ["accuracy-digits", "pareto-digits", "step-time-digits", "layers-digits-resnet8"]
+
+
+def test_twenty_methods_can_be_told_apart():
+    looks = style.looks(TWENTY)
+    assert len({(look.colour, look.marker) for look in looks.values()}) == 20
+    assert len({(look.colour, str(look.dash)) for look in looks.values()}) == 20
+    assert looks["dense"].colour == "#000000" and looks["l1-30"].colour == looks["l1-90"].colour
+
+
+def test_the_freeze_is_the_median_of_the_first_frozen_epochs():
+    rows = [(seed, epoch, int(epoch >= first)) for seed, first in ((1, 3), (2, 5), (3, 4)) for epoch in range(1, 7)]
+    history = pandas.DataFrame(rows, columns=["seed", "epoch", "frozen"]).assign(dataset="d", model="m", method="e")
+    assert curves.freezes(history)["freeze"].tolist() == [4.0]
+
+
+def test_step_times_are_paired_by_seed():
+    line = {"dataset": "d", "model": "m", "evaluation": "pruned"}
+    times = {("dense", 1): 10.0, ("dense", 2): 20.0, ("edropout", 1): 15.0, ("edropout", 2): 50.0}
+    rows = pandas.DataFrame(
+        [{**line, "method": name, "seed": seed, "step_ms": ms} for (name, seed), ms in times.items()]
+    )
+    ratio = speed.ratios(rows).set_index("method")["ratio"]
+    assert ratio["dense"] == 1 and ratio["edropout"] == pytest.approx((1.5 + 2.5) / 2)
+
+
+def test_a_network_of_many_layers_fits(tmp_path):
+    names = [f"layer{index // 10}.{index % 10}.conv2" for index in range(160)]
+    table = pandas.DataFrame({"layer": names, "kept_ratio": 0.5}).assign(dataset="d", model="m", method="l1")
+    plot = next(layers.plots(table))
+    canvas.save(plot, tmp_path)
+    assert Image.open(tmp_path / "layers-d-m.png").size[0] == 1400
+
+
+def test_what_is_drawn_is_what_the_csv_holds(tmp_path):
+    given = []
+    data = pandas.DataFrame({"x": [1 / 3], "y": [2]})
+    canvas.save(Plot("p", "", data, lambda frame: given.append(frame) or pyplot.figure()), tmp_path)
+    pandas.testing.assert_frame_equal(given[0], pandas.read_csv(tmp_path / "p.csv"))
+    assert given[0]["x"][0] == 0.333333

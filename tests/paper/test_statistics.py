@@ -1,0 +1,96 @@
+"""Tests, ranks and fronts on numbers that can be checked by hand."""
+
+import math
+from pathlib import Path
+
+import numpy
+import pandas
+import pytest
+
+from paper import statistics
+from paper.paired import compare, holm, paired_tests
+from paper.pareto import front
+from paper.ranks import ranking
+from paper.summary import read_rows, summarise
+
+
+def test_paired_differences_are_tested_by_t_and_rank():
+    pairs, mean, low, high, boot_low, boot_high, t_p, wilcoxon_p = compare(numpy.array([1.0, 2.0, 3.0]))
+    assert pairs == 3 and mean == 2
+    assert (low, high) == pytest.approx((2 - 2.484138, 2 + 2.484138), abs=1e-5)
+    # t = 2 / (1 / sqrt(3)) with two degrees of freedom; of eight signs two are as extreme.
+    assert t_p == pytest.approx(0.0741799, abs=1e-6) and wilcoxon_p == pytest.approx(0.25)
+    assert 1 <= boot_low < 2 < boot_high <= 3
+
+
+def test_equal_results_show_no_difference_and_one_pair_shows_nothing():
+    assert compare(numpy.zeros(4))[-2:] == (1.0, 1.0)
+    alone = compare(numpy.array([1.5]))
+    assert alone[:2] == (1, 1.5) and all(map(math.isnan, alone[2:]))
+
+
+def test_holm_multiplies_the_smallest_p_by_the_number_of_tests_that_were_made():
+    corrected = holm(pandas.Series([0.01, math.nan, 0.04, 0.03]))
+    assert corrected[0] == pytest.approx(0.03) and math.isnan(corrected[1])
+    assert corrected[2] == corrected[3] == pytest.approx(0.06)
+
+
+def test_every_method_is_compared_with_edropout_seed_by_seed(make_table):
+    rows = read_rows(make_table(models=("resnet8", "vgg8"), seeds=(1, 2, 3)))
+    table = paired_tests(rows)
+    assert len(table) == 8 and set(table["reference"]) == {"edropout"} and (table["pairs"] == 3).all()
+    first = table.iloc[0]
+    by = rows[(rows["model"] == "resnet8")].set_index(["method", "seed"])["top1"]
+    assert first["difference"] == pytest.approx(100 * (by["dense"] - by["edropout"]).mean())
+    assert (table["t_p_holm"] >= table["t_p"]).all()
+
+
+def test_a_missing_seed_leaves_its_pair_out(make_table):
+    rows = read_rows(make_table(change=lambda cells: Path(cells[0]["path"]).unlink()))
+    table = paired_tests(rows).set_index("method")
+    assert table.loc["dense", "pairs"] == 2 and table.loc["random", "pairs"] == 3
+
+
+def summary(top1):
+    lines = [
+        {"dataset": dataset, "model": "m", "method": method, "evaluation": "pruned", "top1": value}
+        for dataset, values in top1.items()
+        for method, value in values.items()
+    ]
+    return pandas.DataFrame(lines)
+
+
+def test_ranks_are_averaged_over_datasets_and_incomplete_methods_are_named():
+    table = {f"d{i}": {"a": 0.9, "b": 0.8, "c": 0.7, "e": math.nan if i == 0 else 0.1} for i in range(5)}
+    result = ranking(summary(table))
+    assert result.ranks.to_dict() == {"a": 1, "b": 2, "c": 3} and result.blocks == 5
+    assert result.notes == ["Left out of the ranking, not finished on every pair: e."]
+    # Demsar 2006: q(0.05, 3) = 2.343, times sqrt(3 * 4 / (6 * 5)).
+    assert result.critical_difference == pytest.approx(2.343 * math.sqrt(12 / 30), abs=1e-3)
+    assert result.nemenyi.loc["a", "c"] < 0.05 < result.nemenyi.loc["a", "b"]
+
+
+def test_ranks_that_cannot_be_made_say_why():
+    assert "there are 2 on 1" in ranking(summary({"d": {"a": 0.9, "b": 0.8}}))
+
+
+def test_the_front_holds_what_nothing_beats_in_both():
+    points = pandas.DataFrame({"value": [10, 20, 20, 30, 10], "top1": [80, 90, 85, 90, 80]})
+    points = points.assign(dataset="d", model="m")
+    assert front(points).tolist() == [True, True, False, False, True]
+
+
+def test_files_say_where_seeds_are_too_few(make_table, tmp_path):
+    folder = tmp_path / "statistics"
+    notes = statistics.write(read_rows(make_table(seeds=(1,))), folder)
+    assert any("Too few seeds" in note for note in notes) and not (folder / "ranks.csv").exists()
+    assert pandas.read_csv(folder / "paired.csv")["result"].eq("too few seeds").all()
+    assert (folder / "notes.txt").read_text().splitlines() == notes
+
+
+def test_with_three_seeds_the_rank_test_is_said_to_be_powerless(make_table):
+    rows = read_rows(make_table())
+    assert summarise(rows)["n"].eq(3).all()
+    assert statistics.power_note(paired_tests(rows)) == [
+        "With 3 seeds Wilcoxon's test cannot fall below p = 0.25, even before correction."
+    ]
