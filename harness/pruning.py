@@ -107,7 +107,11 @@ def prune_units(model: nn.Module, kept: Mapping[str, Tensor], example: Tensor) -
     Raises:
         ValueError: a layer is unknown, loses all its units or cannot be cut exactly.
     """
-    return subnetwork.prune(model, kept, example).to(memory_format=torch.channels_last)
+    smaller = subnetwork.prune(model, kept, example)
+    for parameter in smaller.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return smaller
 
 
 def remove(network: nn.Module, example: Tensor) -> nn.Module:

@@ -14,6 +14,9 @@ ROOT = Path(__file__).resolve().parent.parent
 METHODS = {path.stem: path for path in sorted((ROOT / "baselines").glob("*.py"))}
 METHODS["edropout"] = ROOT / "edropout" / "method.py"
 VARIANTS = {
+    "channelnet-v3": {"version": 3, "width": 0.125},
+    "l1-greedy": {"greedy": True, "skip": [2], "prune_ratio": 0.25},
+    "thinet-journal": {"journal": True, "epochs_per_layer": 2},
     "deep_compression-layerwise": {"prune_ratio": 0.5, "layerwise": True, "linear": False},
     "deep_compression-shared": {"share_weights": True, "conv_bits": 3},
     "dropout-spatial": {"rate": 0.1, "spatial": True},
@@ -23,7 +26,10 @@ VARIANTS = {
 }
 """Other hyper-parameters that take other paths through a method."""
 
-CASES = [(name, {}) for name in METHODS] + list(VARIANTS.items())
+QUICK = {"channelnet": {"width": 0.125}}
+"""Hyper-parameters without which a method takes long on this machine."""
+
+CASES = [(name, QUICK.get(name, {})) for name in METHODS] + list(VARIANTS.items())
 
 
 def load(path):
