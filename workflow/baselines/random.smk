@@ -1,12 +1,6 @@
 """Random pruning, the control: which units EDropout keeps matters only as far as it beats this."""
 
 
-def edropout_unless_own_ratio(wildcards):
-    """EDropout's cell, whose kept ratio a method without one of its own takes over."""
-    own = (config["methods"][wildcards.method] or {}).get("prune_ratio")
-    return {} if own is not None else {"edropout": EDROPOUT.format(**wildcards)}
-
-
 # The network starts from scratch, as EDropout does.
 use rule cell as random with:
     input:

@@ -6,9 +6,6 @@ use rule cell as scratch with:
     input:
         fit="baselines/scratch.py",
         data=DATA,
-        source=lambda wildcards: CELL.format(
-            **{**dict(wildcards.items()), "method": wildcards.method.removeprefix("scratch-")}
-        )
-        + "/metrics.json",
+        source=scratch_source,
     wildcard_constraints:
         method="scratch-.+",

@@ -25,7 +25,7 @@ rule cell:
         inputs=named_inputs,
         start="",
     shell:
-        "{PYTHON} -m harness.run {input.fit:q} --cell {params.cell:q} --data {input.data:q}"
+        "python -m harness.run {input.fit:q} --cell {params.cell:q} --data {input.data:q}"
         " --out {output.metrics:q} --tables {resources.tables:q} {params.inputs} {params.start}"
 
 

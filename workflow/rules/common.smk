@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.shell import shell
 
 ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -19,13 +20,17 @@ from harness.run import failures
 # Jobs import torch: without byte code on disk that costs seconds each time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-CONDA = "conda" in {str(method) for method in workflow.deployment_settings.deployment_method}
-PYTHON = "python" if CONDA else shlex.quote(sys.executable)
+
+# Rules say `python`: that of a conda environment if one is deployed, else the one that runs Snakemake, also when
+# .venv/bin/snakemake is called without activation.
+if not workflow.deployment_settings.deployment_method:
+    shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
 
 CELL = "results/{dataset}/{model}/{method}/seed{seed}"
 DATA = "results/data/{dataset}.safetensors"
 DENSE = "results/{dataset}/{model}/dense/seed{seed}/start.safetensors"
 EDROPOUT = "results/{dataset}/{model}/edropout/seed{seed}/metrics.json"
+PAPER = "results/paper/{table}"
 BASELINES = sorted((ROOT / "workflow" / "baselines").glob("*.smk"))
 
 
@@ -118,3 +123,25 @@ def table_cells(table):
 
 def table_results(wildcards):
     return [cell["path"] for cell in table_cells(wildcards.table)]
+
+
+def edropout_unless_own_ratio(wildcards):
+    """EDropout's cell, whose kept ratio a method without one of its own takes over."""
+    own = (config["methods"][wildcards.method] or {}).get("prune_ratio")
+    return {} if own is not None else {"edropout": EDROPOUT.format(**wildcards)}
+
+
+def scratch_source(wildcards):
+    """The result of the cell whose architecture is trained anew: `scratch-l1-30` trains what `l1-30` left."""
+    method = wildcards.method.removeprefix("scratch-")
+    return f"{CELL}/metrics.json".format(**{**dict(wildcards.items()), "method": method})
+
+
+def table_outputs(table):
+    """What the target of a table asks for: everything else is made on the way to it."""
+    return PAPER.format(table=table) + ".txt"
+
+
+def paper_code(module):
+    """Input function: hash of a module of paper/ and of what it imports there, so that editing it renders again."""
+    return lambda wildcards: plan.code_hash(ROOT / "paper" / f"{module}.py")

@@ -4,6 +4,8 @@
 rule data:
     output:
         DATA,
+    log:
+        "results/data/{dataset}.log",
     conda:
         "../../envs/suite.yaml"
     resources:
@@ -15,5 +17,5 @@ rule data:
         ),
         download="--download" if config["data"].get("download", True) else "",
     shell:
-        "{PYTHON} -m harness.datasets --name {wildcards.dataset:q} --data {params.section:q}"
-        " --root {resources.root:q} --out {output:q} {params.download}"
+        "python -m harness.datasets --name {wildcards.dataset:q} --data {params.section:q}"
+        " --root {resources.root:q} --out {output:q} {params.download} 2>&1 | tee {log:q}"

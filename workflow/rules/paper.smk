@@ -4,25 +4,14 @@
 report: "../report/workflow.rst"
 
 
-PAPER = "results/paper/{table}"
-
-
-def table_outputs(table):
-    """What the target of a table asks for: everything else is made on the way to it."""
-    return PAPER.format(table=table) + ".txt"
-
-
-def paper_code(module):
-    """Input function: hash of a module of paper/ and of what it imports there, so that editing it renders again."""
-    return lambda wildcards: plan.code_hash(ROOT / "paper" / f"{module}.py")
-
-
 # The plan goes through a file: thousands of cells do not fit on a command line.
 rule listing:
     input:
         "workflow/report/cells.json.j2",
     output:
         f"{PAPER}/cells.json",
+    log:
+        "results/paper/logs/{table}.listing.log",
     localrule: True
     params:
         cells=lambda wildcards: json.dumps(table_cells(wildcards.table), indent=1),
@@ -45,12 +34,14 @@ rule collect:
         history=f"{PAPER}/history.csv",
         layers=f"{PAPER}/layers.csv",
         setup=f"{PAPER}/setup.json",
+    log:
+        "results/paper/logs/{table}.collect.log",
     conda:
         "../../envs/paper.yaml"
     params:
         code=paper_code("collect"),
     shell:
-        "{PYTHON} -m paper.collect --table {wildcards.table:q} --cells {input.cells:q} --out {output.rows:q}"
+        "python -m paper.collect --table {wildcards.table:q} --cells {input.cells:q} --out {output.rows:q} 2>&1 | tee {log:q}"
 
 
 rule tables:
@@ -67,13 +58,15 @@ rule tables:
         ),
         f"{PAPER}.md",
         f"{PAPER}.tex",
+    log:
+        "results/paper/logs/{table}.tables.log",
     conda:
         "../../envs/paper.yaml"
     params:
-        stem=PAPER,
+        stem=lambda wildcards, output: os.path.splitext(output[0])[0],
         code=paper_code("tables"),
     shell:
-        "{PYTHON} -m paper.tables --csv {input.rows:q} --out-stem {params.stem:q}"
+        "python -m paper.tables --csv {input.rows:q} --out-stem {params.stem:q} 2>&1 | tee {log:q}"
 
 
 rule statistics:
@@ -81,12 +74,14 @@ rule statistics:
         rules.collect.output.rows,
     output:
         directory(f"{PAPER}/statistics"),
+    log:
+        "results/paper/logs/{table}.statistics.log",
     conda:
         "../../envs/paper.yaml"
     params:
         code=paper_code("statistics"),
     shell:
-        "{PYTHON} -m paper.statistics --csv {input:q} --out {output:q}"
+        "python -m paper.statistics --csv {input:q} --out {output:q} 2>&1 | tee {log:q}"
 
 
 rule figures:
@@ -105,12 +100,14 @@ rule figures:
             subcategory="figures",
             labels={"what": "{figure}"},
         ),
+    log:
+        "results/paper/logs/{table}.figures.log",
     conda:
         "../../envs/paper.yaml"
     params:
         code=paper_code("figures"),
     shell:
-        "{PYTHON} -m paper.figures --csv {input.rows:q} --statistics {input.statistics:q} --out {output:q}"
+        "python -m paper.figures --csv {input.rows:q} --statistics {input.statistics:q} --out {output:q} 2>&1 | tee {log:q}"
 
 
 rule table_report:
@@ -129,12 +126,14 @@ rule table_report:
             subcategory="tables",
             labels={"what": "PDF"},
         ),
+    log:
+        "results/paper/logs/{table}.table_report.log",
     conda:
         "../../envs/paper.yaml"
     params:
         code=paper_code("report"),
     shell:
-        "{PYTHON} -m paper.report --tables {wildcards.table:q} --out {output:q}"
+        "python -m paper.report --tables {wildcards.table:q} --out {output:q} 2>&1 | tee {log:q}"
 
 
 # All tables of `build` in one PDF.
@@ -145,13 +144,15 @@ rule report:
         expand(rules.table_report.input[2:], table=config["build"]),
     output:
         "results/paper/report.pdf",
+    log:
+        "results/paper/logs/report.log",
     conda:
         "../../envs/paper.yaml"
     params:
         tables=config["build"],
         code=paper_code("report"),
     shell:
-        "{PYTHON} -m paper.report --tables {params.tables:q} --out {output:q}"
+        "python -m paper.report --tables {params.tables:q} --out {output:q} 2>&1 | tee {log:q}"
 
 
 # The last step: says where everything is, and fails if a cell has no numbers.
@@ -163,7 +164,9 @@ rule announce:
         figures=rules.figures.output[0],
     output:
         f"{PAPER}.txt",
+    log:
+        "results/paper/logs/{table}.announce.log",
     conda:
         "../../envs/paper.yaml"
     shell:
-        "{PYTHON} -m paper.announce --table {wildcards.table:q} --out {output:q}"
+        "python -m paper.announce --table {wildcards.table:q} --out {output:q} 2>&1 | tee {log:q}"
