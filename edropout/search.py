@@ -138,8 +138,9 @@ class EDropout:
 
     def end_epoch(self) -> dict[str, float]:
         """Closes an epoch: adds its values to `history`, returns them, and freezes if the time has come."""
-        steps = max(self._steps_of_epoch, 1)
-        values = {name: total / steps for name, total in self._sums.items()}
+        steps = self._steps_of_epoch
+        # Energies are known only where the population evolved: an epoch after the freeze has none.
+        values = {name: total / steps for name, total in self._sums.items() if steps}
         values["diversity"] = 0.0 if self.frozen else evolution.diversity(self.population)
         values["kept_units"] = float(self.best_state.float().mean())
         self.history.append(values)
