@@ -15,6 +15,10 @@ from edropout.graph import Step, mode, set_switches
 from edropout.layout import Structure
 from edropout.units import Units
 
+# Filters of a first layer that one task computes, and the number of states from which computing all filters pays.
+FILTERS_PER_TASK = 32
+WORTH_SHARING = 4
+
 
 class Candidates:
     """Evaluates states of one network; the result does not depend on the number of workers.
@@ -41,6 +45,9 @@ class Candidates:
         self.model, self.modules, self.structure, self.units = model, modules, structure, units
         self.workers = workers
         self.shared, self.own = _shared_steps(structure, units)
+        self.first = _first_chains(structure, self.shared, self.own)
+        inside = {step.name for chain in self.first for step in chain[:-1]}
+        self.later = [step for step in self.own if step.name not in inside]
         self.dense = frozenset(step.name for step in self.shared)
         self.pool: ThreadPoolExecutor | None = None
 
@@ -53,7 +60,10 @@ class Candidates:
         set_switches(self.modules, training=False)
         with mode(self.model, training=False):
             values = self._map(lambda _: self._begin(runner, x), [None])[0]
-            found = self._map(lambda mask: self._energy(runner, mask, values, y), kept)
+            steps = self.own
+            if len(states) >= WORTH_SHARING:
+                runner.ready, steps = self._first_layers(runner, values), self.later
+            found = self._map(lambda mask: self._energy(runner, steps, mask, values, y), kept)
         return torch.stack(found)
 
     def _begin(self, runner: CompactRunner, x: Tensor) -> dict[str, Any]:
@@ -64,9 +74,30 @@ class Candidates:
         asked = {name for step in self.own for name in step.reads}
         return {name: value for name, value in values.items() if name in asked}
 
-    def _energy(self, runner: CompactRunner, kept: dict[str, Tensor], values: dict[str, Any], y: Tensor) -> Tensor:
+    def _first_layers(self, runner: CompactRunner, values: dict[str, Any]) -> dict[str, Tensor]:
+        """Outputs of the first switched layers with all their filters: each state then only picks its channels.
+
+        These layers read what all states share, and neither a convolution nor a batch norm mixes its output channels.
+        The filters are computed in fixed groups, so that the workers share them and no bit depends on their number.
+        """
+        tasks = []
+        for chain in self.first:
+            size = self.structure.sizes[chain[0].target]
+            for start in range(0, size, FILTERS_PER_TASK):
+                rows = torch.zeros(size, dtype=torch.bool)
+                rows[start : start + FILTERS_PER_TASK] = True
+                tasks.append((chain, self.structure.plan({chain[0].target: rows}, dense=self.dense)))
+        parts = self._map(lambda task: runner.run(task[0], dict(values), task[1]), tasks)
+        ready: dict[str, list[Tensor]] = {}
+        for (chain, _), part in zip(tasks, parts, strict=True):
+            ready.setdefault(chain[-1].name, []).append(part)
+        return {name: torch.cat(found, 1) for name, found in ready.items()}
+
+    def _energy(
+        self, runner: CompactRunner, steps: list[Step], kept: dict[str, Tensor], values: dict[str, Any], y: Tensor
+    ) -> Tensor:
         plan = self.structure.plan(kept, dense=self.dense)
-        return energy(runner.run(self.own, dict(values), plan), y)
+        return energy(runner.run(steps, dict(values), plan), y)
 
     def _map(self, work: Any, items: Sequence) -> list:
         """Applies `work` to the items without gradients, on one-threaded workers on a CPU."""
@@ -109,3 +140,19 @@ def _shared_steps(structure: Structure, units: Units) -> tuple[list[Step], list[
         else:
             shared.append(step)
     return shared, own
+
+
+def _first_chains(structure: Structure, shared: list[Step], own: list[Step]) -> list[list[Step]]:
+    """Convolutions that read what all states share, each with the norm and the pointwise steps that follow alone."""
+    common = {step.name for step in shared}
+    chains = []
+    for step in own:
+        if structure.roles[step.name] != "convolution" or step.reads[0] not in common:
+            continue
+        chain = [step]
+        while len(users := structure.users[chain[-1].name]) == 1:
+            if structure.roles[users[0].name] not in ("norm", "pointwise") or len(users[0].reads) > 1:
+                break
+            chain.append(users[0])
+        chains.append(chain)
+    return chains

@@ -42,6 +42,7 @@ class CompactRunner:
     ) -> None:
         self.modules, self.structure, self.candidate = modules, structure, candidate
         self.trained_norms = trained_norms
+        self.ready: Mapping[str, Tensor] = {}  # step -> its value with all channels, computed for all candidates
         self.ordinary = caller(model, modules)
         self.steps = structure.graph.steps
         self.last = {name: step.name for step in self.steps for name in step.reads}
@@ -58,9 +59,17 @@ class CompactRunner:
         made = {step.name for step in steps} if own is None else own
         value = None
         for step in steps:
-            value = values[step.name] if step.kind == "input" else self._step(step, values, plan, made)
+            if step.kind == "input":
+                value = values[step.name]
+            elif step.name in self.ready:
+                layout = plan.layouts[step.name]
+                value = (
+                    self.ready[step.name].clone() if layout is None else take_channels(self.ready[step.name], layout)
+                )
+            else:
+                value = self._step(step, values, plan, made)
             values[step.name] = value
-            for name in step.reads:
+            for name in step.reads if step.name not in self.ready else ():
                 if name in made and self.last[name] == step.name:
                     del values[name]
         return value
@@ -78,6 +87,8 @@ class CompactRunner:
             return self._linear(step, read[step.reads[0]], plan)
         if role == "flatten":
             return torch.flatten(read[step.reads[0]], 1)
+        if self.candidate:
+            read = {name: self._owned(value, name, values, made) for name, value in read.items()}
         args, kwargs = substitute((step.args, dict(step.kwargs)), lambda ref: read[ref.name])
         if step.kind == "output":
             return args[0]
@@ -92,6 +103,10 @@ class CompactRunner:
             return value
         positions = self._positions(plan, name, plan.wanted[step.name, name])
         return value if positions is None else take_channels(value, positions)
+
+    def _owned(self, value: Any, name: str, values: Mapping[str, Any], made: set[str] | frozenset[str]) -> Any:
+        """Copies what other candidates read too, as the step might work in place."""
+        return value.clone() if isinstance(value, Tensor) and name not in made and value is values[name] else value
 
     def _positions(self, plan: Plan, name: str, wanted: Layout) -> Tensor | None:
         held = plan.layouts[name]
@@ -112,10 +127,10 @@ class CompactRunner:
         held = values[other].shape[1]
         places = (narrow < held).nonzero().squeeze(1)
         part = values[other] if len(places) == held else take_channels(values[other], narrow[places])
-        alone = sum(isinstance(v, Tensor) and v.data_ptr() == full.data_ptr() for v in values.values()) <= 1
-        ends = self.last[one] == step.name or full is not values[one]
-        free = self.candidate and alone and ends and one in made
-        return add_channels(full, part, places, in_place=free)
+        fresh = full is not values[one]
+        alone = sum(isinstance(v, Tensor) and v.data_ptr() == full.data_ptr() for v in values.values()) == 1
+        unread = self.candidate and alone and one in made and self.last[one] == step.name
+        return add_channels(full, part, places, in_place=fresh or unread)
 
     def _convolve(self, step: Step, x: Tensor, plan: Plan) -> Tensor:
         module, cut = self.modules[step.target], plan.cuts[step.target]
