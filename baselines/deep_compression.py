@@ -6,9 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from harness.compression import encode_layer
-from harness.pruning import check_ratio, kept_count, kept_ratio_of, largest, prunable_weights, train_masked
+from harness.other import kept_ratio_of
+from harness.pruning import check_ratio, kept_count, largest
 from harness.sharing import share, unshare
 from harness.task import Task
+from harness.weights import prunable_weights, train_masked
 
 
 def fit(

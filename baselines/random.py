@@ -5,18 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from harness.layers import NothingToPrune, convolutions
-from harness.pruning import (
-    check_ratio,
-    example_of,
-    kept_count,
-    kept_ratio_of,
-    kept_units_of,
-    masks_of,
-    prune_units,
-    random_kept,
-    train_masked,
-)
+from harness.other import kept_ratio_of, kept_units_of
+from harness.pruning import check_ratio, example_of, kept_count, prune_units, random_kept
 from harness.task import Task
+from harness.weights import masks_of, train_masked
 
 
 def fit(model: nn.Module, task: Task, *, prune_ratio: float | None = None, weights: bool = False) -> nn.Module:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from harness.layers import NothingToPrune
-from harness.pruning import example_of, kept_units_of, prune_units
+from harness.other import kept_units_of
+from harness.pruning import example_of, prune_units
 from harness.task import Task
 
 

@@ -42,6 +42,7 @@ class Layer:
         number: Position in execution order as pruning papers count it, from 1; shortcut convolutions count 0.
         stem: Reads the image.
         output: Makes the logits, without another layer with weights in between.
+        norms: The batch norms that read it directly.
         readers: Who reads its filters; empty unless `inner`.
         inner: Only convolutions and linear layers read it: no sum, product or output fixes its width. The stem of a
             residual network belongs to its first sum, also where a projection lies in between (ResNet-50).
@@ -52,6 +53,7 @@ class Layer:
     number: int
     stem: bool
     output: bool
+    norms: tuple[str, ...]
     readers: tuple[Reader, ...]
 
     @property
@@ -105,6 +107,7 @@ def convolutions(model: nn.Module, example: Tensor) -> list[Layer]:
                 number=0 if shortcut else number,
                 stem=stem,
                 output=_reaches_output(node, modules),
+                norms=tuple(user.target for user in node.users if _is(user, modules, _BatchNorm)),
                 readers=() if None in readers else tuple(readers),
             )
         )

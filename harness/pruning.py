@@ -1,19 +1,16 @@
-"""What pruning methods share: how many units to keep, removing the others, training under a mask."""
+"""What structured methods share: how many units of each layer to keep, and the removal of the others."""
 
 from __future__ import annotations
 
-import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from edropout import subnetwork
-from harness.layers import Layer, NothingToPrune
+from harness.layers import Layer
 from harness.task import Task
 
 ROUNDING = 1e-9
@@ -135,95 +132,3 @@ def _has_zero_unit(module: nn.Module) -> bool:
     if isinstance(module, nn.Linear):
         return bool((module.weight == 0).all(0).any())
     return isinstance(module, nn.Conv2d) and bool((module.weight == 0).flatten(1).all(1).any())
-
-
-def masks_of(model: nn.Module, kept: Callable[[str, Tensor], Tensor]) -> dict[str, Tensor]:
-    """A mask for each prunable weight: of convolutions and linear layers, without biases and norms.
-
-    Args:
-        model: The network.
-        kept: Gives the mask, True = kept, for a weight's name and value.
-    """
-    return {name: kept(name, weight.detach()) for name, weight in prunable_weights(model).items()}
-
-
-def prunable_weights(model: nn.Module, *, linear: bool = True) -> dict[str, nn.Parameter]:
-    """The weights of convolutions and, with `linear`, of linear layers by name.
-
-    Raises:
-        ValueError: there are none.
-    """
-    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *((nn.Linear,) if linear else ()))
-    weights = {f"{name}.weight": module.weight for name, module in model.named_modules() if isinstance(module, kinds)}
-    if not weights:
-        layers = "convolution or linear layer" if linear else "convolution"
-        raise NothingToPrune(f"nothing can be pruned in {type(model).__name__}: it has no {layers}")
-    return weights
-
-
-@torch.no_grad()
-def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
-    """Set the weights outside their masks to exactly zero, in place."""
-    for name, mask in masks.items():
-        model.get_parameter(name).mul_(mask)
-
-
-def train_masked(model: nn.Module, task: Task, masks: Mapping[str, Tensor], **options: Any) -> nn.Module:
-    """Train with the pruned weights frozen at zero.
-
-    Momentum, Adadelta's averages and weight decay would move them, so the masks are applied after every step.
-
-    Args:
-        model: The network, trained in place.
-        task: Data, recipe and loop.
-        masks: weight name -> bool, True = kept.
-        options: Further arguments of `task.train`.
-    """
-
-    def step(optimizer: torch.optim.Optimizer) -> None:
-        optimizer.step()
-        apply_masks(model, masks)
-
-    apply_masks(model, masks)
-    return task.train(model, step=step, **options)
-
-
-def kept_ratio_of(metrics: Path) -> float:
-    """Kept ratio of the parameters of another cell, from its metrics.json.
-
-    Raises:
-        ValueError: the cell failed.
-    """
-    return _read_result(metrics)["size"]["kept_ratio"]
-
-
-def kept_units_of(metrics: Path, model: nn.Module) -> dict[str, Tensor]:
-    """The units that another cell's network kept: layer -> bool, for every layer of `model` that can be cut.
-
-    Args:
-        metrics: metrics.json of the cell; the network is described beside it.
-        model: A network of the same architecture.
-
-    Raises:
-        ValueError: the cell failed, or holds another architecture.
-    """
-    _read_result(metrics)
-    description = json.loads(Path(metrics).with_name("model.json").read_text(encoding="utf-8"))
-    kept = subnetwork.kept_units(model)
-    for units in kept.values():
-        units[:] = True
-    for name, indices in (description["kept"] or {}).items():
-        if indices is None:
-            continue
-        if name not in kept or max(indices) >= len(kept[name]):
-            raise ValueError(f"{metrics} was made with another architecture: its layer '{name}' does not fit")
-        kept[name][:] = False
-        kept[name][indices] = True
-    return kept
-
-
-def _read_result(metrics: Path) -> dict[str, Any]:
-    content = json.loads(Path(metrics).read_text(encoding="utf-8"))
-    if content["status"] != "done":
-        raise ValueError(f"{metrics} is the result of a failed cell ({content['error']}): repair that cell first")
-    return content
