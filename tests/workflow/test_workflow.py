@@ -128,12 +128,16 @@ SHELL_RULE = '''
 """Guessing, written in the shell: a method for a test."""
 
 
-use rule cell as guess with:
+rule guess:
     input:
         fit="baselines/guess.sh",
-        data=DATA,
+    output:
+        metrics=f"{CELL}/metrics.json",
     wildcard_constraints:
         method="guess(-.+)?",
+    params:
+        cell=cell_json,
+        code=method_code,
     shell:
         "sh {input.fit:q} {params.cell:q} {output.metrics:q}"
 '''

@@ -139,7 +139,7 @@ def scratch_source(wildcards):
 
 def table_outputs(table):
     """What the target of a table asks for: everything else is made on the way to it."""
-    return PAPER.format(table=table) + ".txt"
+    return [f"{PAPER}{suffix}".format(table=table) for suffix in (".txt", "/artifacts.txt")]
 
 
 def paper_code(module):

@@ -170,3 +170,19 @@ rule announce:
         "../../envs/paper.yaml"
     shell:
         "python -m paper.announce --table {wildcards.table:q} --out {output:q} 2>&1 | tee {log:q}"
+
+
+rule artifacts:
+    input:
+        rules.tables.output,
+        rules.table_report.output,
+        rules.collect.output.rows,
+        rules.figures.output[0],
+    output:
+        f"{PAPER}/artifacts.txt",
+    log:
+        "results/paper/logs/{table}.artifacts.log",
+    conda:
+        "../../envs/paper.yaml"
+    shell:
+        "python -m paper.artifacts --table {wildcards.table:q} --out {output:q} 2>&1 | tee {log:q}"

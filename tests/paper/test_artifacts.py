@@ -1,0 +1,35 @@
+"""The rendered files reach W&B as one artifact; a broken W&B leaves them complete."""
+
+import pytest
+
+from paper import artifacts
+
+
+@pytest.fixture
+def rendered(tmp_path):
+    for name in ("quick.csv", "quick.pdf", "quick/figures/accuracy.png", "quick/statistics/ranks.csv", "other.csv"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    return tmp_path
+
+
+def run(folder):
+    out = folder / "quick" / "artifacts.txt"
+    assert artifacts.main(["--table", "quick", "--folder", str(folder), "--out", str(out)]) == 0
+    return out.read_text().splitlines()
+
+
+def test_the_files_of_the_table_and_no_others_are_logged(rendered):
+    lines = run(rendered)
+    assert lines[0].startswith("4 files logged")
+    assert not [line for line in lines if "other.csv" in line]
+    assert len(list(rendered.glob("quick/wandb/offline-run-*/run-*.wandb"))) == 1
+
+
+def test_a_broken_wandb_is_said_and_stops_nothing(rendered, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "2")
+    lines = run(rendered)
+    assert lines[0].startswith("Weights & Biases failed") and len(lines) == 5
