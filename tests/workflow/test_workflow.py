@@ -122,7 +122,8 @@ printf '{"schema": 1, "protocol": %s, "dataset": "%s", "model": "%s", "method": 
  "config_hash": "%s", "status": "done", "error": null,
  "test": {"loss": 2.302585, "top1": 0.1, "top3": 0.3, "top5": 0.5, "examples": 100},
  "size": {"parameters": 0, "dense_parameters": 1, "nonzero": 0, "kept_ratio": 0}}' \\
- "$(value protocol)" "$(value dataset)" "$(value model)" "$(value method)" "$(value seed)" "$(value config_hash)" > "$out"
+ "$(value protocol)" "$(value dataset)" "$(value model)" "$(value method)" "$(value seed)" \\
+ "$(value config_hash)" > "$out"
 """
 SHELL_RULE = '''
 """Guessing, written in the shell: a method for a test."""
