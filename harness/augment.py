@@ -18,6 +18,8 @@ class Augmentation:
     """What is done to training images, in this order; the section `augment` of a recipe.
 
     Attributes:
+        area: Smallest share of an image file's area that a random rectangle keeps, which is then made square
+            (Szegedy et al. 2015, arXiv:1409.4842; 0.08 is usual on ImageNet); 1 = the whole image.
         crop: Black pixels added on every side before an image of the old size is cut out at random.
         flip: Mirror half of the images.
         rotation: Largest angle in degrees of a counter-clockwise turn about the centre; nearest pixel, black outside.
@@ -25,6 +27,7 @@ class Augmentation:
             (DeVries & Taylor 2017, arXiv:1708.04552); it may reach over the border.
     """
 
+    area: float = 1.0
     crop: int = 0
     flip: bool = False
     rotation: float = 0.0
@@ -44,6 +47,18 @@ class Augmentation:
         if augmentation.crop >= size:
             raise DataError(f"recipe key 'augment.crop' is {augmentation.crop} for images of {size} pixels: lower it")
         return augmentation
+
+
+def draw_rectangles(augmentation: Augmentation, examples: int, *, generator: torch.Generator) -> Tensor:
+    """Which part of each image file is shown in one epoch.
+
+    Returns:
+        (examples, 4) float32 in columns: share of the area, width over height (uniform in its logarithm between 3/4
+        and 4/3), and the place, from 0 = top and left to 1 = bottom and right.
+    """
+    area, ratio, top, left = torch.rand(examples, 4, generator=generator).unbind(1)
+    area = augmentation.area + (1 - augmentation.area) * area
+    return torch.stack([area, ((2 * ratio - 1) * math.log(4 / 3)).exp(), top, left], dim=1)
 
 
 def draw(augmentation: Augmentation, examples: int, height: int, width: int, *, generator: torch.Generator) -> Tensor:

@@ -1,18 +1,16 @@
-"""The data of a cell: an order and an augmentation that its seed alone decides, resumable at any batch."""
+"""The data of a cell: the three splits of a prepared dataset, on its device."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from harness import augment, prepared
+from harness import prepared
 from harness.augment import Augmentation
+from harness.batches import Evaluation, Images, Training
 from harness.pixels import Normalizer, Pixels, resized
 from harness.prepared import DataError, Prepared
 
@@ -20,102 +18,6 @@ __all__ = ["Data", "DataError", "Evaluation", "Training", "load"]
 
 RESIZED_AT_ONCE = 64
 """Largest side to which stored images are resized when they are loaded; to a larger one every batch is."""
-
-
-class Images(Protocol):
-    """Where the images of a split come from: `pixels.Pixels` or `stream.Files`."""
-
-    shape: tuple[int, int, int]
-
-    def batches(self, batches: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]: ...
-
-
-@dataclass(frozen=True)
-class Training:
-    """Batches of the training set, shuffled and augmented.
-
-    Attributes:
-        images: (examples, ...) uint8.
-        labels: (examples,) int64 on the device.
-        normalizer: Makes them float32.
-        augmentation: What is done to them.
-        batch_size: Examples per batch.
-        seed: Decides the order and the augmentation, together with the epoch and the number of the example.
-    """
-
-    images: Images
-    labels: Tensor
-    normalizer: Normalizer
-    augmentation: Augmentation
-    batch_size: int
-    seed: int
-
-    @property
-    def num_examples(self) -> int:
-        """Examples of the training set."""
-        return len(self.labels)
-
-    def __len__(self) -> int:
-        """Batches of an epoch; a last one of a single example is left out, since batch norm cannot use it."""
-        full, rest = divmod(self.num_examples, self.batch_size)
-        return full + (rest > 1)
-
-    def epoch(self, index: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of epoch `index` from batch `start` on: x (batch, channels, height, width) and y (batch,)."""
-        seed = hashlib.sha256(f"{self.seed}/{index}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(seed[:7], "big"))
-        order = torch.randperm(self.num_examples, generator=generator).to(self.labels.device)
-        draws = None
-        if self.augmentation != Augmentation():
-            _, height, width = self.images.shape
-            draws = augment.draw(self.augmentation, self.num_examples, height, width, generator=generator)
-            draws = draws.to(order.device)
-        batches = list(order.split(self.batch_size))[start : len(self)]
-        for examples, (pixels, places) in zip(batches, self.images.batches(batches), strict=True):
-            yield self._images(pixels, places, None if draws is None else draws[examples]), self.labels[examples]
-
-    def _images(self, pixels: Tensor, places: Tensor, draws: Tensor | None) -> Tensor:
-        if draws is None:
-            return _plain(pixels, places, self.normalizer)
-        rotate = self.augmentation.rotation > 0
-        x = self.normalizer(augment.gather(pixels, places, draws, shape=self.images.shape, rotate=rotate))
-        if self.augmentation.cutout:
-            augment.cut_out_(x, draws, self.augmentation.cutout)
-        return self.normalizer.resize(x)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Batches of a set that is measured, in its order and as it is.
-
-    Attributes:
-        images: (examples, ...) uint8.
-        labels: (examples,) int64 on the device.
-        normalizer: Makes them float32.
-        batch_size: Examples per batch.
-    """
-
-    images: Images
-    labels: Tensor
-    normalizer: Normalizer
-    batch_size: int
-
-    @property
-    def num_examples(self) -> int:
-        """Examples of the set."""
-        return len(self.labels)
-
-    def __len__(self) -> int:
-        return -(-self.num_examples // self.batch_size)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return self.batches()
-
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """All examples: x (batch, channels, height, width) and y (batch,)."""
-        batches = list(torch.arange(self.num_examples, device=self.labels.device).split(self.batch_size))
-        for examples, (pixels, places) in zip(batches, self.images.batches(batches), strict=True):
-            yield _plain(pixels, places, self.normalizer), self.labels[examples]
 
 
 @dataclass(frozen=True)
@@ -164,11 +66,17 @@ def load(
         )
     labels = {split: stored.tensors[f"{split}_y"].to(device) for split in prepared.SPLITS}
     channels, height, width = images["train"].shape
+    augmentation = Augmentation.from_config(recipe.augment, size=min(height, width))
+    if augmentation.area < 1 and isinstance(images["train"], Pixels):
+        raise DataError(
+            f"recipe key 'augment.area' is for images that are read from their files, and {path} holds them decoded: "
+            "use 'augment.crop'"
+        )
     train = Training(
         images=images["train"],
         labels=labels["train"],
         normalizer=normalizers["train"],
-        augmentation=Augmentation.from_config(recipe.augment, size=min(height, width)),
+        augmentation=augmentation,
         batch_size=recipe.batch_size,
         seed=seed,
     )
@@ -206,10 +114,3 @@ def _images(stored: Prepared, split: str, image_size: int | None, workers: int, 
         workers=workers,
         device=device,
     )
-
-
-def _plain(pixels: Tensor, places: Tensor, normalizer: Normalizer) -> Tensor:
-    """The images at `places`, whole."""
-    channels, height, width = normalizer.shape
-    whole = pixels[:-1].view(-1, height * width * channels)
-    return normalizer.resize(normalizer(whole.index_select(0, places)))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,7 +16,14 @@ from harness.prepared import DataError
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".tif", ".tiff", ".webp"}
 
 
-def decode(path: Path, *, size: int | None, crop_fraction: float = 1.0, crc: int | None = None) -> Tensor:
+def decode(
+    path: Path,
+    *,
+    size: int | None,
+    crop_fraction: float = 1.0,
+    crc: int | None = None,
+    rectangle: Sequence[float] | None = None,
+) -> Tensor:
     """Read an image file as red, green and blue.
 
     Args:
@@ -23,6 +32,7 @@ def decode(path: Path, *, size: int | None, crop_fraction: float = 1.0, crc: int
             does it), then the centre is cut out. An image of that very size is left as it is. None = as it is.
         crop_fraction: Share of the shorter side that is kept.
         crc: CRC-32 that the file had when the dataset was prepared; None = do not check.
+        rectangle: Make the square of this part of the image instead, a row of `augment.draw_rectangles`.
 
     Returns:
         (3, height, width) uint8.
@@ -40,7 +50,9 @@ def decode(path: Path, *, size: int | None, crop_fraction: float = 1.0, crc: int
             image = file.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} is no readable image ({error}): replace or remove it") from error
-    if size is not None and image.size != (size, size):
+    if rectangle is not None:
+        image = image.resize((size, size), Image.Resampling.BILINEAR, box=_box(image.size, rectangle))
+    elif size is not None and image.size != (size, size):
         side = round(size / crop_fraction)
         scale = side / min(image.size)
         image = image.resize([max(side, round(length * scale)) for length in image.size], Image.Resampling.BILINEAR)
@@ -48,6 +60,15 @@ def decode(path: Path, *, size: int | None, crop_fraction: float = 1.0, crc: int
         image = image.crop((left, top, left + size, top + size))
     pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
     return pixels.view(image.height, image.width, 3).permute(2, 0, 1).contiguous()
+
+
+def _box(size: tuple[int, int], rectangle: Sequence[float]) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom in pixels; a rectangle that is too wide or too high is cut off at the image."""
+    (width, height), (area, ratio, top, left) = size, rectangle
+    wide = min(width, math.sqrt(area * width * height * ratio))
+    high = min(height, math.sqrt(area * width * height / ratio))
+    x, y = left * (width - wide), top * (height - high)
+    return x, y, x + wide, y + high
 
 
 def read(path: Path) -> bytes:

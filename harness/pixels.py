@@ -26,7 +26,7 @@ class Pixels:
         self._rows = torch.zeros(examples * height * width + 1, channels, dtype=torch.uint8, device=device)
         self._rows[:-1].view(examples, height, width, channels).copy_(images.permute(0, 2, 3, 1))
 
-    def batches(self, batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, batches: Iterable[Tensor], rectangles: None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """For each batch of example numbers: pixels as `augment.gather` takes them, and which images in them."""
         for examples in batches:
             yield self._rows, examples
@@ -54,13 +54,13 @@ class Normalizer:
         scale: (height * width * channels,) float32.
         shift: The same shape; a pixel p becomes p * scale + shift.
         shape: (channels, height, width) of the pixels.
-        image_size: Side to which the result is resized for the network.
+        image_size: Side to which the result is resized for the network; None = not at all.
     """
 
     scale: Tensor
     shift: Tensor
     shape: tuple[int, int, int]
-    image_size: int
+    image_size: int | None
 
     @classmethod
     def of(
@@ -78,7 +78,7 @@ class Normalizer:
         area = shape[1] * shape[2]
         scale = (1 / (255 * deviations)).float().repeat(area).to(device)
         shift = (-means / deviations).float().repeat(area).to(device)
-        return cls(scale=scale, shift=shift, shape=shape, image_size=image_size or shape[1])
+        return cls(scale=scale, shift=shift, shape=shape, image_size=image_size)
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """(batch, height * width * channels) uint8 to (batch, channels, height, width) float32, channels last."""
@@ -88,7 +88,7 @@ class Normalizer:
 
     def resize(self, x: Tensor) -> Tensor:
         """(batch, channels, height, width) at the size of the network."""
-        side = (self.image_size, self.image_size)
-        if x.shape[2:] == side:
+        if self.image_size is None or x.shape[2:] == (self.image_size, self.image_size):
             return x
+        side = (self.image_size, self.image_size)
         return functional.interpolate(x, side, mode="bilinear", antialias=self.image_size < min(x.shape[2:]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -38,14 +39,18 @@ class Files:
         self._dataset = _Decoded(root, paths, checksums, size, crop_fraction)
         self._workers, self._device = workers, device
 
-    def batches(self, batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, batches: Iterable[Tensor], rectangles: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """For each batch of example numbers: pixels as `augment.gather` takes them, and which images in them.
+
+        Args:
+            batches: Example numbers.
+            rectangles: (examples, 4): the part of each image that is shown, by `augment.draw_rectangles`.
 
         Raises:
             DataError: a file is missing, unreadable, or has changed.
         """
         loader = DataLoader(
-            self._dataset,
+            replace(self._dataset, rectangles=rectangles),
             batch_sampler=[batch.tolist() for batch in batches],
             collate_fn=_pixel_rows,
             num_workers=self._workers,
@@ -61,10 +66,14 @@ class Files:
             yield rows.to(self._device, non_blocking=True), torch.arange(count, device=self._device)
 
 
+@dataclass(frozen=True)
 class _Decoded(Dataset):
-    def __init__(self, root: Path, paths: list[str], checksums: Tensor, size: int, crop_fraction: float) -> None:
-        self.root, self.paths, self.checksums = root, paths, checksums
-        self.size, self.crop_fraction = size, crop_fraction
+    root: Path
+    paths: list[str]
+    checksums: Tensor
+    size: int
+    crop_fraction: float
+    rectangles: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -77,6 +86,7 @@ class _Decoded(Dataset):
                 size=self.size,
                 crop_fraction=self.crop_fraction,
                 crc=int(self.checksums[number]),
+                rectangle=None if self.rectangles is None else self.rectangles[number].tolist(),
             )
         except DataError as error:
             return str(error)

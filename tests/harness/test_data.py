@@ -3,11 +3,13 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy
 import pytest
 import torch
+from PIL import Image
 from raw_data import picture, write_tree
 
-from harness import augment, data, prepared
+from harness import data, prepared
 from harness.augment import Augmentation
 from harness.datasets import prepare
 from harness.prepared import DataError, Description
@@ -119,60 +121,6 @@ def test_images_come_normalised_in_channels_last(tmp_path):
     assert loaded.input_shape == (3, 6, 6) and loaded.num_classes == 4
 
 
-def cut(image, *, top=0, left=0, mirror=0.0, angle=0.0):
-    """`augment.gather` of one image (height, width) with given draws."""
-    pixels = torch.cat([image.flatten(), torch.zeros(1, dtype=torch.uint8)])[:, None]
-    angle = torch.tensor(angle).deg2rad()
-    draws = torch.tensor([[top, left, mirror, angle.cos(), angle.sin(), 0, 0]])
-    shape = (1, *image.shape)
-    return augment.gather(pixels, torch.tensor([0]), draws, shape=shape, rotate=bool(angle)).view(image.shape)
-
-
-GRID = torch.arange(1, 10, dtype=torch.uint8).view(3, 3)
-
-
-def test_a_crop_shifts_the_image_and_shows_black_outside():
-    assert cut(GRID, top=1, left=-1).tolist() == [[0, 4, 5], [0, 7, 8], [0, 0, 0]]
-
-
-def test_a_flip_mirrors_what_was_cut_out():
-    assert cut(GRID, mirror=1).tolist() == [[3, 2, 1], [6, 5, 4], [9, 8, 7]]
-    assert torch.equal(cut(GRID, top=1, left=-1, mirror=1), cut(GRID, top=1, left=-1).flip(1))
-
-
-def test_a_quarter_turn_is_counter_clockwise():
-    assert torch.equal(cut(GRID, angle=90.0), torch.rot90(GRID))
-
-
-@pytest.mark.parametrize("angle", [10.0, 45.0, 123.0, 180.0])
-def test_a_rotation_is_that_of_torchvision(angle):
-    from torchvision.transforms.v2 import functional
-
-    image = torch.randint(1, 256, (32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    expected = functional.rotate(image[None], angle)[0]
-    assert (cut(image, angle=angle) == expected).float().mean() > 0.995  # Ties are rounded either way.
-
-
-def test_draws_are_uniform_over_what_the_recipe_allows():
-    generator = torch.Generator().manual_seed(0)
-    draws = augment.draw(Augmentation(**FULL), 20_000, 6, 5, generator=generator)
-    counts = {column: draws[:, column].unique(return_counts=True) for column in (0, 1, 2, 5, 6)}
-    for column, values in ((0, range(-2, 3)), (1, range(-2, 3)), (2, range(2)), (5, range(6)), (6, range(5))):
-        found, number = counts[column]
-        assert found.tolist() == list(values)
-        assert (number / 20_000 - 1 / len(values)).abs().max() < 0.02
-    degrees = torch.atan2(draws[:, 4], draws[:, 3]).rad2deg()
-    assert degrees.min() >= 0 and degrees.max() <= 90 and abs(degrees.mean() - 45) < 1
-
-
-def test_a_cutout_is_a_square_that_may_reach_over_the_border():
-    draws = torch.zeros(2, 7)
-    draws[:, 5], draws[:, 6] = torch.tensor([2.0, 0.0]), torch.tensor([3.0, 0.0])
-    x = augment.cut_out_(torch.ones(2, 3, 6, 6), draws, 4)
-    assert (x[0] == 0).nonzero()[:, 1:].unique(dim=0).tolist() == [[r, c] for r in range(4) for c in range(1, 5)]
-    assert int((x[1, 0] == 0).sum()) == 4
-
-
 def test_each_image_of_a_batch_is_augmented_in_its_own_way(tmp_path):
     image = torch.arange(1, 37, dtype=torch.uint8).view(1, 1, 6, 6).expand(64, 1, 6, 6)
     x, _ = next(load(write(tmp_path / "toy.safetensors", image), batch_size=64, crop=2, flip=True).train.epoch(0))
@@ -180,15 +128,19 @@ def test_each_image_of_a_batch_is_augmented_in_its_own_way(tmp_path):
 
 
 def test_images_are_resized_as_pil_does(tmp_path):
-    import numpy
-    from PIL import Image
-
     images = torch.randint(0, 256, (8, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     loaded = load(write(tmp_path / "toy.safetensors", images), image_size=32)
     x, _ = next(iter(loaded.val))
     expected = Image.fromarray(images[0, 0].numpy()).resize((32, 32), Image.Resampling.BILINEAR)
     assert loaded.input_shape == (1, 32, 32)
     assert abs(x[0, 0].mul(255).round().numpy() - numpy.asarray(expected)).max() <= 1
+
+
+def test_oblong_images_keep_their_shape(tmp_path):
+    images = torch.randint(0, 256, (20, 1, 6, 9), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    loaded = load(write(tmp_path / "toy.safetensors", images), **FULL)
+    assert next(loaded.train.epoch(0))[0].shape == (8, *loaded.input_shape) == (8, 1, 6, 9)
+    assert torch.allclose(next(iter(loaded.val))[0], images[:7] / 255)
 
 
 def test_large_inputs_are_resized_batch_by_batch(toy):
@@ -242,6 +194,25 @@ def test_a_streamed_file_that_is_not_what_it_was_is_one_sentence(tmp_path, fault
     with pytest.raises(DataError, match=match) as caught:
         list(load(path, image_size=16).train.epoch(0))
     assert "\n" not in str(caught.value)
+
+
+def test_a_random_rectangle_of_each_file_is_shown(tmp_path):
+    Image.linear_gradient("L").save(tmp_path / "gradient.png")
+    for label in ("class0", "class1"):
+        (tmp_path / "mine" / label).mkdir(parents=True)
+        for number in range(20):
+            (tmp_path / "mine" / label / f"{number}.png").write_bytes((tmp_path / "gradient.png").read_bytes())
+    out = tmp_path / "mine.safetensors"
+    section = {"source": "imagefolder", "path": "mine", "image_size": 8, "image_size_by_model": {"alexnet": 16}}
+    prepare("mine", {**section, "normalize": "none"}, root=tmp_path, out=out)
+    batches = list(load(out, image_size=16, area=0.25).train.epoch(4))
+    images = torch.cat([x for x, _ in batches])
+    # The gradient runs from top to bottom, so what is seen of it is the height of the rectangle.
+    heights = images[:, 0, -1, 0] - images[:, 0, 0, 0]
+    assert heights.unique().numel() > 20 and heights.min() > 0.35 and heights.max() <= 1
+    assert same(load(out, image_size=16, area=0.25).train.epoch(4, start=2), batches[2:])
+    with pytest.raises(DataError, match=r"'augment.area' is for images that are read from their files"):
+        load(out, area=0.5)
 
 
 def test_a_training_set_can_be_augmented_otherwise(toy):

@@ -134,6 +134,11 @@ def test_statistics_of_the_training_set_are_stored(tmp_path):
     assert prepare_folder(tmp_path, normalize="imagenet").description.mean == [0.485, 0.456, 0.406]
 
 
+def test_grey_images_have_no_statistics_of_imagenet(tmp_path):
+    with pytest.raises(DataError, match=r"'datasets.digits.normalize' is 'imagenet', which images of 1 channels"):
+        prepared_digits(tmp_path, normalize="imagenet")
+
+
 def test_larger_images_are_resized_and_cut_to_a_square(tmp_path):
     write_tree(tmp_path / "mine", images=10, size=(40, 20))
     assert prepare_folder(tmp_path, image_size=10).description.shape == (3, 10, 10)
