@@ -64,4 +64,5 @@ class Tracker:
             action()
         except Exception as error:  # Tracking raises whatever its service, network or disk does; training goes on.
             self._run = None
-            self._say(f"Weights & Biases failed to {what} ({type(error).__name__}: {error}); going on without it")
+            reason = " ".join(str(error).split())
+            self._say(f"Weights & Biases failed to {what} ({type(error).__name__}: {reason}); going on without it")

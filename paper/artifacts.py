@@ -27,7 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
         log(options.table, options.folder, files)
         outcome = f"{len(files)} files logged to Weights & Biases ({os.environ['WANDB_MODE']})"
     except Exception as error:  # Whatever its service, network or disk raises: the files themselves are complete.
-        outcome = f"Weights & Biases failed ({type(error).__name__}: {error}); the files are complete without it"
+        reason = " ".join(str(error).split())
+        outcome = f"Weights & Biases failed ({type(error).__name__}: {reason}); the files are complete without it"
     print(outcome)
     options.out.write_text("\n".join([outcome, *map(str, files)]) + "\n", encoding="utf-8")
     return 0
