@@ -33,9 +33,8 @@ def test_bottlenecks_lose_both_inner_convolutions_and_no_stem():
 
 
 def test_concatenated_filters_start_behind_those_of_the_other_branch():
-    layers = {
-        layer.name: layer for layer in inner_layers(torchvision.models.squeezenet1_1(), torch.zeros(1, 3, 64, 64))
-    }
+    network = torchvision.models.squeezenet1_1()
+    layers = {layer.name: layer for layer in inner_layers(network, torch.zeros(1, 3, 64, 64))}
     assert [(r.name, r.start) for r in layers["features.3.expand1x1"].readers] == [("features.4.squeeze", 0)]
     assert [(r.name, r.start) for r in layers["features.3.expand3x3"].readers] == [("features.4.squeeze", 64)]
     assert "classifier.1" not in layers
@@ -142,11 +141,11 @@ def test_a_layer_of_zeros_keeps_one_unit():
 
 
 def test_a_network_that_cannot_be_traced_stays_masked_with_a_warning():
-    class Branching(nn.Linear):
+    class Branching(nn.Sequential):
         def forward(self, x):
             return super().forward(x if x.sum() > 0 else -x)
 
-    network = nn.Sequential(Branching(2, 2))
+    network = Branching(nn.Linear(2, 2))
     with torch.no_grad():
         network[0].weight[:, 0] = 0
     with pytest.warns(UserWarning, match="keeps its zero units"):
