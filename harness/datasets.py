@@ -119,7 +119,9 @@ def main() -> int:
     parser.add_argument("--data", required=True, type=json.loads, help="its section of config.yaml as JSON")
     parser.add_argument("--root", required=True, type=Path, help="where raw data lies or is downloaded to")
     parser.add_argument("--out", required=True, type=Path, help="the file to write")
-    parser.add_argument("--download", action="store_true", help="fetch what is missing")
+    parser.add_argument(
+        "--download", action=argparse.BooleanOptionalAction, default=False, help="fetch what is missing"
+    )
     given = parser.parse_args()
     try:
         checksum = prepare(given.name, given.data, root=given.root, out=given.out, download=given.download)

@@ -29,6 +29,11 @@ def test_the_shipped_configuration_is_valid():
     plan.check(CONFIG, RULES)
 
 
+def test_the_quick_table_compares_every_method():
+    assert {plan.rule_of(method) for method in CONFIG["tables"]["quick"]["methods"]} == RULES
+    assert CONFIG["tables"]["quick"]["methods"] == list(CONFIG["methods"])
+
+
 @pytest.mark.parametrize(
     ("path", "value", "sentence"),
     [
