@@ -17,11 +17,19 @@ def replacing(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         with open(temporary, "rb") as handle:
+            # safetensors makes its files unreadable for others, whatever the umask says.
+            os.fchmod(handle.fileno(), 0o666 & ~_umask())
             os.fsync(handle.fileno())
         os.replace(temporary, path)
         sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
 
 
 def sync_folder(folder: Path) -> None:
