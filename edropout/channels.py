@@ -57,7 +57,11 @@ def cut_weight(weight: Tensor, cut: LayerCut) -> Tensor:
     rows, columns = _on(cut.rows, weight), _on(cut.columns, weight)
     if rows is None and columns is None:
         return weight
-    return _Cut.apply(weight, rows, columns) if torch.is_grad_enabled() else _gather(weight, rows, columns)
+    if cut.block > 1:
+        weight = weight.unflatten(1, (-1, cut.block))
+        columns = columns[:: cut.block] // cut.block
+    found = _Cut.apply(weight, rows, columns) if torch.is_grad_enabled() else _gather(weight, rows, columns)
+    return found.flatten(1) if cut.block > 1 else found
 
 
 def cut_vector(vector: Tensor | None, cut: LayerCut) -> Tensor | None:

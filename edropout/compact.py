@@ -14,8 +14,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from edropout.channels import add_channels, cut_vector, cut_weight, take_channels
 from edropout.graph import Step, caller, substitute
 from edropout.layout import Layout, Plan, Structure, source_positions
+from edropout.norm import normalise
 
-# A cut of a fully connected weight costs one pass over what is left, which only pays from about this batch on.
+# Cutting the weight of a large linear layer costs passes over memory, which only pay from about this batch on.
+LARGE_LINEAR = 1_000_000
 LINEAR_CUT_BATCH = 64
 
 
@@ -82,7 +84,7 @@ class CompactRunner:
         if role in ("convolution", "depthwise", "grouped"):
             return self._convolve(step, read[step.reads[0]], plan)
         if role == "norm":
-            return self._normalise(step, read[step.reads[0]], plan.cuts[step.target])
+            return self._batch_norm(step.target, read[step.reads[0]], plan.cuts[step.target])
         if role == "linear":
             return self._linear(step, read[step.reads[0]], plan)
         if role == "flatten":
@@ -144,17 +146,14 @@ class CompactRunner:
         return y if cut.select is None else take_channels(y, cut.select)
 
     def _linear(self, step: Step, x: Tensor, plan: Plan) -> Tensor:
-        """Cuts rows; cuts columns too or fills the input with zeros, whichever costs less."""
+        """Cuts the weight, or leaves it whole and fills the input with zeros, whichever costs less."""
         module, cut = self.modules[step.target], plan.cuts[step.target]
-        full = plan.layouts[step.reads[0]] is None and plan.wanted[step.name, step.reads[0]] is None
-        if full or len(x) >= LINEAR_CUT_BATCH or module.weight.numel() < 1_000_000:
+        if len(x) >= LINEAR_CUT_BATCH or module.weight.numel() < LARGE_LINEAR:
             return F.linear(x, cut_weight(module.weight, cut), cut_vector(module.bias, cut))
-        filled = x.new_zeros(len(x), module.in_features).index_copy(1, cut.columns.to(x.device), x)
-        weight = module.weight if cut.rows is None else module.weight.index_select(0, cut.rows.to(x.device))
-        return F.linear(filled, weight, cut_vector(module.bias, cut))
-
-    def _normalise(self, step: Step, x: Tensor, cut: Any) -> Tensor:
-        return self._batch_norm(step.target, x, cut)
+        if cut.columns is not None:
+            x = x.new_zeros(len(x), module.in_features).index_add_(1, cut.columns.to(x.device), x)
+        y = F.linear(x, module.weight, module.bias)
+        return y if cut.rows is None else take_channels(y, cut.rows)
 
     def _batch_norm(self, name: str, x: Tensor, cut: Any) -> Tensor:
         """Batch norm on the channels that are left; an activation that belongs to the module follows."""
@@ -165,7 +164,7 @@ class CompactRunner:
         if self.candidate:
             mean = None if by_batch else pick(module.running_mean)
             variance = None if by_batch else pick(module.running_var)
-            y = F.batch_norm(x, mean, variance, weight, bias, by_batch, 0.0, module.eps)
+            y = normalise(x, mean, variance, weight, bias, by_batch, module.eps)
         else:
             y = self._train_norm(module, x, weight, bias, cut, by_batch)
         for child in module.children():

@@ -10,27 +10,37 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from edropout.channels import flat_numbers
-from edropout.layout import Plan
+from edropout.layout import LayerCut, Plan
 
 
 def kept_numbers(modules: Mapping[str, nn.Module], plan: Plan) -> dict[nn.Parameter, tuple[int, Tensor]]:
-    """Maps each parameter that a plan cuts to (leading axes to merge, numbers of the entries that are left)."""
+    """Maps each parameter that a plan cuts to what is left of it.
+
+    Returns:
+        parameter -> (number of entries that its leading axes have, numbers of the entries that are left); an entry is
+        a row, or a kernel or block of columns within a row.
+    """
     numbers = {}
     for layer, cut in plan.cuts.items():
         for parameter in modules[layer].parameters(recurse=False):
-            live = cut.rows if cut.padding is None else cut.rows[~cut.padding]
-            columns = cut.columns if parameter.ndim > 1 else None
-            if columns is not None and columns.ndim == 2 and cut.padding is not None:
-                per_row = columns.repeat_interleave(len(cut.rows) // len(columns), 0)[~cut.padding]
-                found = (live[:, None] * parameter.shape[1] + per_row).flatten()
-            elif columns is not None:
-                found = flat_numbers(live, columns, parameter.shape[0], parameter.shape[1])
-            elif live is not None:
-                found = live
-            else:
-                continue
-            numbers[parameter] = (1 if columns is None else 2, found.to(parameter.device))
+            found = _entries(parameter, cut)
+            if found is not None:
+                numbers[parameter] = found[0], found[1].to(parameter.device)
     return numbers
+
+
+def _entries(parameter: nn.Parameter, cut: LayerCut) -> tuple[int, Tensor] | None:
+    rows, columns = cut.rows, cut.columns if parameter.ndim > 1 else None
+    if columns is None and rows is None:
+        return None
+    if columns is None:
+        return len(parameter), rows if cut.padding is None else rows[~cut.padding]
+    width = parameter.shape[1] // cut.block
+    columns = columns if cut.block == 1 else columns[:: cut.block] // cut.block
+    found = flat_numbers(rows, columns, len(parameter), width)
+    if cut.padding is not None:
+        found = found.view(len(rows), -1)[~cut.padding].flatten()
+    return len(parameter) * width, found
 
 
 @contextmanager
@@ -55,26 +65,26 @@ def kept_only(optimizer: Optimizer, numbers: Mapping[nn.Parameter, tuple[int, Te
             _write_back(optimizer, parameter, stand_in, *numbers[parameter])
 
 
-def _table(value: Tensor, axes: int) -> Tensor:
-    return value if axes == 1 else value.reshape(value.shape[0] * value.shape[1], *value.shape[2:])
+def _table(value: Tensor, entries: int) -> Tensor:
+    return value.reshape(entries, -1)
 
 
-def _gathered(optimizer: Optimizer, parameter: nn.Parameter, axes: int, numbers: Tensor) -> nn.Parameter:
-    stand_in = nn.Parameter(_table(parameter.detach(), axes).index_select(0, numbers))
-    stand_in.grad = _table(parameter.grad, axes).index_select(0, numbers)
+def _gathered(optimizer: Optimizer, parameter: nn.Parameter, entries: int, numbers: Tensor) -> nn.Parameter:
+    stand_in = nn.Parameter(_table(parameter.detach(), entries).index_select(0, numbers))
+    stand_in.grad = _table(parameter.grad, entries).index_select(0, numbers)
     if parameter in optimizer.state:
         optimizer.state[stand_in] = {
-            key: _table(value, axes).index_select(0, numbers) if _follows(value, parameter) else value
+            key: _table(value, entries).index_select(0, numbers) if _follows(value, parameter) else value
             for key, value in optimizer.state[parameter].items()
         }
     return stand_in
 
 
 def _write_back(
-    optimizer: Optimizer, parameter: nn.Parameter, stand_in: nn.Parameter, axes: int, numbers: Tensor
+    optimizer: Optimizer, parameter: nn.Parameter, stand_in: nn.Parameter, entries: int, numbers: Tensor
 ) -> None:
     with torch.no_grad():
-        _copy_entries_(parameter, axes, numbers, stand_in.detach())
+        _copy_entries_(parameter, entries, numbers, stand_in.detach())
         for key, value in optimizer.state.pop(stand_in, {}).items():
             state = optimizer.state[parameter]
             if not _follows(value, stand_in):
@@ -82,11 +92,11 @@ def _write_back(
                 continue
             if not _follows(state.get(key), parameter):
                 state[key] = torch.zeros_like(parameter, dtype=value.dtype)
-            _copy_entries_(state[key], axes, numbers, value)
+            _copy_entries_(state[key], entries, numbers, value)
 
 
-def _copy_entries_(full: Tensor, axes: int, numbers: Tensor, part: Tensor) -> None:
-    table = _table(full, axes)
+def _copy_entries_(full: Tensor, entries: int, numbers: Tensor, part: Tensor) -> None:
+    table = _table(full, entries)
     table.index_copy_(0, numbers, part)
     if table.data_ptr() != full.data_ptr():  # channels-last weights cannot be viewed as a table
         full.copy_(table.reshape(full.shape))

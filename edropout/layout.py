@@ -21,6 +21,7 @@ class LayerCut:
 
     `columns` of a grouped convolution is (groups, inputs per group), counted within the group. `padding` marks rows
     that only fill a group up to the size of the largest one; they are zero and `select` leaves them out again.
+    `block` columns always stay together: those that one channel has after flattening.
     """
 
     rows: Tensor | None = None
@@ -28,6 +29,7 @@ class LayerCut:
     groups: int = 1
     padding: Tensor | None = None
     select: Tensor | None = None
+    block: int = 1
 
 
 @dataclass
@@ -57,6 +59,7 @@ class Structure:
                 self.groups[step.target] = modules[step.target].groups
             elif role == "linear":
                 self.sizes[step.target] = modules[step.target].in_features
+        self.sources = {step.name: step.reads[0] for step in graph.steps if step.reads}
         self.partner_of = {norm: conv for conv, norms in self.partners.items() for norm in norms}
 
     def channels(self, name: str) -> int:
@@ -217,8 +220,20 @@ class _Cutter:
         self.plan.wanted[step.name, step.reads[0]] = _layout(columns)
         need = self.needs[step.name]
         rows = None if need is None or not need.any() else _layout(need)
-        self.plan.cuts[step.target] = LayerCut(rows=rows, columns=_layout(columns))
+        block = self._block(step, _layout(columns))
+        self.plan.cuts[step.target] = LayerCut(rows=rows, columns=_layout(columns), block=block)
         return rows
+
+    def _block(self, step: Step, columns: Layout) -> int:
+        source = step.reads[0]
+        if columns is None or self.structure.roles[source] != "flatten":
+            return 1
+        area = self.structure.channels(source) // self.structure.channels(self.structure.sources[source])
+        if len(columns) % area:
+            return 1
+        runs = columns.view(-1, area)
+        together = (runs[:, 0] % area == 0).all() and (runs - runs[:, :1] == torch.arange(area)).all()
+        return area if together else 1
 
     def _flatten(self, step: Step, layout: Layout) -> Layout:
         if layout is None:
