@@ -102,7 +102,7 @@ def test_bad_requests_are_refused_with_the_layer_named() -> None:
     model, x = small_network(), torch.randn(2, 3, 8, 8)
     with pytest.raises(ValueError, match="'7' cannot be cut"):
         prune(model, {"7": torch.ones(6, dtype=torch.bool)}, x)
-    with pytest.raises(ValueError, match="'2'.* must be 6 booleans"):
+    with pytest.raises(ValueError, match=r"'2'.* must be 6 booleans"):
         prune(model, {"2": torch.ones(5, dtype=torch.bool)}, x)
     with pytest.raises(ValueError, match="'2' keeps no unit"):
         prune(model, {"2": torch.zeros(6, dtype=torch.bool)}, x)

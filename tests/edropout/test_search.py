@@ -1,0 +1,262 @@
+"""The training-loop API: what a step changes, what it leaves alone, and what it refuses."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+
+import pytest
+import torch
+from networks import build, disturb, small_network
+from torch import Tensor, nn
+
+from edropout import EDropout, Units, evolution, mask_
+from edropout.energy import energy
+
+
+def batch(count: int = 8, seed: int = 0, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, 3, 8, 8, generator=generator, dtype=dtype), torch.arange(count) % 5
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return disturb(small_network(12))
+
+
+def train(search: EDropout, optimizer: torch.optim.Optimizer, steps: int, first: int = 0) -> list[float]:
+    losses = []
+    for number in range(first, first + steps):
+        loss = search.loss(*batch(seed=number))
+        optimizer.zero_grad()
+        loss.backward()
+        search.step(optimizer)
+        losses.append(loss.item())
+    return losses
+
+
+def fingerprint(model: nn.Module) -> str:
+    return hashlib.sha256(b"".join(v.numpy().tobytes() for v in model.state_dict().values())).hexdigest()
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adadelta", "adam"])
+def test_dropped_weights_keep_their_bits_and_kept_ones_move(optimizer: str) -> None:
+    model = network()
+    make = {
+        "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.1),
+        "adadelta": lambda p: torch.optim.Adadelta(p, weight_decay=0.1),
+        "adam": lambda p: torch.optim.Adam(p, weight_decay=0.1),
+    }[optimizer]
+    search, update = EDropout(model), make(model.parameters())
+    train(search, update, 2)
+    before = copy.deepcopy(model.state_dict())
+    train(search, update, 1, first=2)
+    after, kept = model.state_dict(), search.units.kept(search.best_state)
+    for layer, names in {
+        "2": ["2.weight", "3.weight", "3.bias", "3.running_mean"],
+        "6": ["6.weight", "6.bias"],
+    }.items():
+        for name in names:
+            assert torch.equal(after[name][~kept[layer]], before[name][~kept[layer]])
+            assert not torch.equal(after[name][kept[layer]], before[name][kept[layer]])
+    assert torch.equal(after["11.weight"][:, ~kept["11"]], before["11.weight"][:, ~kept["11"]])
+    assert update.state[model[2].weight].keys() and update.param_groups[0]["params"][0] is model[0].weight
+
+
+def test_a_step_equals_a_step_of_the_pruned_network() -> None:
+    model = network().double()
+    search = EDropout(model)
+    x, y = batch(dtype=torch.float64)
+    search.loss(x, y)
+    search.freeze()
+    smaller = search.prune().train()
+    options = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
+    one, other = torch.optim.SGD(model.parameters(), **options), torch.optim.SGD(smaller.parameters(), **options)
+    for _ in range(3):
+        loss = search.loss(x, y)
+        one.zero_grad()
+        loss.backward()
+        search.step(one)
+        expected = nn.functional.cross_entropy(smaller(x), y)
+        other.zero_grad()
+        expected.backward()
+        other.step()
+        assert abs(loss.item() - expected.item()) < 1e-12
+    assert all(
+        torch.allclose(value, smaller.state_dict()[name], atol=1e-12)
+        for name, value in search.prune().state_dict().items()
+    )
+
+
+def test_energies_are_those_of_the_masked_network() -> None:
+    model = build("resnet18").double().train()
+    search = EDropout(model)
+    x, y = torch.randn(4, 3, 32, 32, dtype=torch.float64), torch.arange(4)
+    search.loss(x, y)
+    for state, value in zip(search.population, search.energies, strict=True):
+        masked = copy.deepcopy(model)
+        mask_(masked, search.units.kept(state))
+        assert abs(energy(masked(x), y).item() - value.item()) < 1e-10
+
+
+def test_best_energy_never_rises_on_the_same_batch() -> None:
+    search, best = EDropout(network()), []
+    for _ in range(6):
+        search.loss(*batch())
+        best.append(search.energies.min().item())
+    assert best == sorted(best, reverse=True)
+
+
+def test_reevaluated_energies_belong_to_the_current_batch() -> None:
+    search = EDropout(network().double(), reevaluate_every=1)
+    search.loss(*batch(dtype=torch.float64))
+    x, y = batch(seed=5, dtype=torch.float64)
+    search.loss(x, y)
+    masked = copy.deepcopy(search.model)
+    mask_(masked, search.units.kept(search.best_state))
+    assert abs(energy(masked(x), y).item() - search.energies.min().item()) < 1e-10
+
+
+def test_evaluation_changes_nothing() -> None:
+    model = network()
+    search = EDropout(model)
+    search.loss(*batch())
+    before, state = fingerprint(model), search.state_dict()
+    x, _ = batch(seed=9)
+    search.full([x])(x)
+    search.prune([x])(x)
+    search.kept_ratio()
+    assert fingerprint(model) == before and model.training
+    assert torch.equal(search.state_dict()["generator"], state["generator"])
+
+
+def test_recalibrated_eval_mode_equals_train_mode_on_the_same_batch() -> None:
+    search = EDropout(network().double())
+    x, y = batch(dtype=torch.float64)
+    search.loss(x, y)
+    smaller = search.prune([x])
+    evaluated = smaller(x)
+    # running_var is unbiased, the batch's own is not: 8 x 64 values differ by 512 / 511
+    assert torch.allclose(evaluated, smaller.train()(x), atol=1e-2)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_no_bit_depends_on_the_number_of_workers(workers: int) -> None:
+    states = []
+    for count in (2, workers):
+        model = network()
+        search = EDropout(model, workers=count)
+        train(search, torch.optim.SGD(model.parameters(), lr=0.1), 4)
+        states.append((fingerprint(model), search.energies.tolist(), search.population.tolist()))
+    assert states[0] == states[1]
+
+
+def test_resuming_continues_with_the_same_bits() -> None:
+    def start() -> tuple[nn.Module, EDropout, torch.optim.Optimizer]:
+        model = network()
+        return model, EDropout(model), torch.optim.SGD(model.parameters(), lr=0.1)
+
+    model, search, optimizer = start()
+    train(search, optimizer, 3)
+    saved = copy.deepcopy((model.state_dict(), search.state_dict(), optimizer.state_dict()))
+    train(search, optimizer, 3, first=3)
+    again, other, update = start()
+    again.load_state_dict(saved[0])
+    other.load_state_dict(saved[1])
+    update.load_state_dict(saved[2])
+    train(other, update, 3, first=3)
+    assert fingerprint(again) == fingerprint(model)
+    assert torch.equal(other.population, search.population) and torch.equal(other.energies, search.energies)
+
+
+def test_a_converged_population_freezes() -> None:
+    search = EDropout(network())
+    search.population = search.population[:1].repeat(8, 1)
+    search.loss(*batch())
+    assert search.frozen and torch.equal(search.best_state, search.population[0])
+
+
+def test_the_freeze_epoch_freezes_and_stops_the_evolution() -> None:
+    search = EDropout(network(), freeze_epoch=2)
+    for epoch in range(2):
+        assert not search.frozen and search.epoch == epoch
+        search.loss(*batch(seed=epoch))
+        search.end_epoch()
+    best, generator = search.best_state.clone(), search.generator.get_state()
+    search.loss(*batch(seed=7))
+    assert search.frozen and torch.equal(search.best_state, best)
+    assert torch.equal(search.generator.get_state(), generator)
+    assert len(search.history) == 2 and search.history[0]["best_energy"] <= search.history[0]["mean_energy"]
+
+
+def test_kept_ratio_counts_the_pruned_network() -> None:
+    search = EDropout(network())
+    search.loss(*batch())
+    ratio, smaller = search.kept_ratio(), search.prune()
+    left = sum(p.numel() for p in smaller.parameters())
+    assert ratio.physical == pytest.approx(left / sum(p.numel() for p in search.model.parameters()))
+    kept = search.units.kept(search.best_state)
+    # filters of 4 x 9 without bias, of 12 x 9 with bias, columns of 5
+    counted = 36 * kept["2"].sum() + 109 * kept["6"].sum() + 5 * kept["11"].sum()
+    assert ratio.authors == pytest.approx(counted.item() / (36 * 12 + 109 * 12 + 5 * 10))
+
+
+def test_clean_filters_survive_noisy_ones() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 1), nn.Conv2d(4, 20, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(20, 2)
+    )
+    with torch.no_grad():
+        for layer in (model[0], model[1]):
+            layer.weight.fill_(0.5)
+            layer.bias.zero_()
+        model[5].bias.zero_()
+        # The first ten features vote for the brighter class, the others against it.
+        model[5].weight.copy_(torch.tensor([[-1.0] * 10 + [1.0] * 10, [1.0] * 10 + [-1.0] * 10]))
+    x, y = torch.ones(8, 1, 2, 2), torch.ones(8, dtype=torch.int64)
+    search = EDropout(model, units=Units(model, final_linear=False))
+    for _ in range(60):
+        search.loss(x, y)
+    kept = search.units.kept(search.best_state)["1"]
+    assert kept[:10].sum() >= kept[10:].sum() + 6
+
+
+def test_bad_arguments_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least 4"):
+        EDropout(network(), population_size=3)
+    with pytest.raises(ValueError, match="crossover_rate must be in"):
+        EDropout(network(), crossover_rate=1.5)
+    with pytest.raises(ValueError, match="no unit that can be pruned"):
+        EDropout(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU()))
+
+
+@pytest.mark.parametrize("fault", ["label", "nan", "batch norm", "type"])
+def test_a_bad_batch_is_refused_before_anything_changes(fault: str) -> None:
+    model = network()
+    if fault == "batch norm":
+        model = nn.Sequential(nn.Flatten(), nn.Linear(192, 9), nn.BatchNorm1d(9), nn.Linear(9, 5))
+    search = EDropout(model)
+    x, y = batch()
+    if fault == "label":
+        y[0] = 5
+    elif fault == "type":
+        y = y.float()
+    elif fault == "nan":
+        x[0, 0, 0, 0] = torch.nan
+    else:
+        x, y = x[:1], y[:1]
+    before, state = fingerprint(model), search.state_dict()
+    message = {"label": "in 0..4", "nan": "NaN", "batch norm": "more than one value", "type": "int64"}[fault]
+    with pytest.raises(ValueError, match=message):
+        search.loss(x, y)
+    assert fingerprint(model) == before
+    assert torch.equal(search.state_dict()["generator"], state["generator"])
+    assert torch.equal(search.population, state["population"]) and torch.equal(search.energies, state["energies"])
+
+
+def test_the_authors_operator_is_a_variant() -> None:
+    search = EDropout(network(), mutation=evolution.mutate_as_released)
+    search.population = search.population[:1].repeat(8, 1)
+    search.energies.fill_(torch.inf)
+    search.loss(*batch())
+    assert not search.frozen
