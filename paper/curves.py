@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
+import numpy
 import pandas
-import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from paper.canvas import Plot
-from paper.style import DASHES, grid, legend_below, looks
+from paper.style import DASHES, Look, grid, legend_below, looks
 from paper.summary import aggregate
 
 PLACE = ["dataset", "model", "method", "epoch"]
@@ -90,11 +91,9 @@ def draw_training(data: pandas.DataFrame) -> Figure:
     for number, ax in enumerate(axes):
         model, quantity = models[number // 3], ("train_loss", "val_loss", "val_top1")[number % 3]
         part = data[(data["model"] == model) & (data["quantity"] == quantity)]
-        for method, line in part.groupby("method", sort=False):
-            draw_line(ax, line, colour=look[method].colour, dash=look[method].dash)
-        ax.set(
-            title=f"{model}: {LABELS[quantity]}", xlabel="epoch" if number // 3 == len(models) - 1 else "", ylabel=""
-        )
+        draw_lines(ax, part, look)
+        ax.set(title=f"{model}: {LABELS[quantity]}", ylabel="")
+        ax.set_xlabel("epoch" if number // 3 == len(models) - 1 else "")
         if quantity != "val_top1":
             ax.set_yscale("log")
             _plain_log_ticks(ax)
@@ -109,9 +108,7 @@ def draw_by_model(data: pandas.DataFrame, quantities: list[str]) -> Figure:
     several = len(quantities) > 1
     for ax, model in zip(axes, models, strict=True):
         part = data[data["model"] == model]
-        for (method, quantity), line in part.groupby(["method", "quantity"], sort=False):
-            dash = DASHES[quantities.index(quantity)] if several else look[method].dash
-            draw_line(ax, line, colour=look[method].colour, dash=dash)
+        draw_lines(ax, part, look, dashes=dict(zip(quantities, DASHES, strict=False)) if several else None)
         for method, freeze in part.groupby("method", sort=False)["freeze"].first().dropna().items():
             ax.axvline(freeze, color=look[method].colour, ls=(0, (1, 1.5)), lw=0.9)
         ax.set(title=model, xlabel="epoch", ylabel="energy" if several else LABELS[quantities[0]])
@@ -126,16 +123,17 @@ def draw_by_model(data: pandas.DataFrame, quantities: list[str]) -> Figure:
     return figure
 
 
-def draw_line(ax: Axes, line: pandas.DataFrame, *, colour: str, dash: object) -> None:
-    """Mean with its band; one epoch alone is a point."""
+def draw_lines(ax: Axes, part: pandas.DataFrame, look: dict[str, Look], dashes: dict[str, Any] | None = None) -> None:
+    """Means with their bands; dashed like the method, or by the quantity where `dashes` says so."""
+    marker = "o" if part["epoch"].nunique() == 1 else None  # A single epoch is a point.
+    for (method, quantity), line in part.groupby(["method", "quantity"], sort=False):
+        style = look[method]
+        dash = dashes[quantity] if dashes else style.dash
+        epoch, mean, half = (line[name].to_numpy(float) for name in ("epoch", "mean", "half"))
+        ax.plot(epoch, mean, color=style.colour, ls=dash, marker=marker)
+        if not numpy.isnan(half).all():
+            ax.fill_between(epoch, mean - half, mean + half, color=style.colour, alpha=0.15, lw=0)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    marker = "o" if len(line) == 1 else None
-    seaborn.lineplot(
-        x=line["epoch"], y=line["mean"], ax=ax, color=colour, ls=dash, marker=marker, estimator=None, legend=False
-    )
-    if line["half"].notna().any():
-        low, high = line["mean"] - line["half"], line["mean"] + line["half"]
-        ax.fill_between(line["epoch"], low, high, color=colour, alpha=0.15, lw=0)
 
 
 def _plain_log_ticks(ax: Axes) -> None:

@@ -37,7 +37,7 @@ def draw(data: pandas.DataFrame, matrix: pandas.DataFrame) -> Figure:
     """The diagram of scikit-posthocs, with its own line for the critical difference."""
     ranks, look = data.set_index("method")["rank"], looks(data["method"])
     figure, ax = pyplot.subplots(figsize=(PAGE, 1.0 + 0.11 * len(ranks)))
-    scikit_posthocs.critical_difference_diagram(
+    artists = scikit_posthocs.critical_difference_diagram(
         ranks,
         matrix.loc[ranks.index, ranks.index],
         ax=ax,
@@ -48,6 +48,9 @@ def draw(data: pandas.DataFrame, matrix: pandas.DataFrame) -> Figure:
         color_palette={name: look[name].colour for name in ranks.index},
         text_h_margin=0.02,
     )
+    for (bar,) in artists["crossbars"]:
+        # The library draws a bar through a set, whose order is another in every process.
+        bar.set_xdata(sorted(bar.get_xdata()))
     ax.grid(False)
     ax.set_title(f"critical difference {data['critical_difference'].iloc[0]:.2f}", fontsize=7)
     return figure

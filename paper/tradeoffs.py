@@ -72,27 +72,34 @@ def draw_pareto(data: pandas.DataFrame) -> Figure:
         part = data[(data["model"] == model) & (data["cost"] == cost)]
         front = part[part["on_front"]].sort_values(["value", "top1"])
         ax.plot(front["value"], front["top1"], drawstyle="steps-post", color="#888", lw=0.8, zorder=1)
-        for row in part.itertuples():
-            _point(ax, row, look[row.method])
+        draw_points(ax, part, look)
         widen(ax)
         ax.set(title=model, xlabel=COSTS[cost], ylabel="test top-1 (%)" if number % len(costs) == 0 else "")
     legend_below(figure, [_handle(name, look[name], filled=True) for name in look])
     return figure
 
 
-def _point(ax: Axes, row: object, look: Look) -> None:
-    seaborn.scatterplot(
-        x=[row.value],
-        y=[row.top1],
-        ax=ax,
-        marker=look.marker,
-        s=50 if look.marker == "*" else 24,
-        facecolor=look.colour if row.on_front else "white",
-        edgecolor=look.colour,
-        linewidth=0.9,
-        zorder=2,
-        legend=False,
-    )
+def draw_points(ax: Axes, part: pandas.DataFrame, look: dict[str, Look]) -> None:
+    """A marker for each method, filled on the front and hollow off it."""
+    for on_front, points in part.groupby("on_front"):
+        seaborn.scatterplot(
+            points,
+            x="value",
+            y="top1",
+            hue="method",
+            style="method",
+            palette={name: look[name].colour for name in look},
+            markers={name: look[name].marker for name in look},
+            s=26,
+            linewidth=0.9,
+            legend=False,
+            zorder=2,
+            ax=ax,
+        )
+        drawn = ax.collections[-1]
+        drawn.set_edgecolor(drawn.get_facecolor())
+        if not on_front:
+            drawn.set_facecolor("white")
 
 
 def _handle(name: str, look: Look, *, filled: bool) -> Line2D:

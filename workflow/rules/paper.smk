@@ -104,10 +104,12 @@ rule figures:
         "results/paper/logs/{table}.figures.log",
     conda:
         "../../envs/paper.yaml"
+    threads: 2
     params:
         code=paper_code("figures"),
     shell:
-        "python -m paper.figures --csv {input.rows:q} --statistics {input.statistics:q} --out {output:q} 2>&1 | tee {log:q}"
+        "python -m paper.figures --csv {input.rows:q} --statistics {input.statistics:q} --out {output:q}"
+        " --jobs {threads} 2>&1 | tee {log:q}"
 
 
 rule table_report:
