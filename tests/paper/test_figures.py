@@ -10,6 +10,7 @@ import numpy
 import pandas
 import pytest
 from matplotlib import pyplot
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from paper import canvas, curves, layers, speed, style
@@ -73,8 +74,9 @@ def test_no_axes_are_empty_and_no_legend_covers_them(make_table, render, monkeyp
     close = pyplot.close
 
     def inspect(figure):
-        figure.canvas.draw()
-        renderer = figure.canvas.get_renderer()
+        drawing = FigureCanvasAgg(figure)
+        drawing.draw()
+        renderer = drawing.get_renderer()
         for ax in figure.axes:
             seen.append(ax.has_data())
             for legend in figure.legends:
@@ -129,6 +131,6 @@ def test_a_network_of_many_layers_fits(tmp_path):
 def test_what_is_drawn_is_what_the_csv_holds(tmp_path):
     given = []
     data = pandas.DataFrame({"x": [1 / 3], "y": [2]})
-    canvas.save(Plot("p", "", data, lambda frame: given.append(frame) or pyplot.figure()), tmp_path)
+    canvas.save(Plot("p", "", data, lambda frame: given.append(frame) or pyplot.subplots()[0]), tmp_path)
     pandas.testing.assert_frame_equal(given[0], pandas.read_csv(tmp_path / "p.csv"))
     assert given[0]["x"][0] == 0.333333
