@@ -2,6 +2,7 @@
 
 from edropout.search import EDropout, KeptRatio
 from edropout.subnetwork import kept_units, mask_, prune
+from edropout.target import Target
 from edropout.units import Units
 
-__all__ = ["EDropout", "KeptRatio", "Units", "kept_units", "mask_", "prune"]
+__all__ = ["EDropout", "KeptRatio", "Target", "Units", "kept_units", "mask_", "prune"]

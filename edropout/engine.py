@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from edropout import distributed
 from edropout.candidates import Candidates
 from edropout.compact import CompactRunner
+from edropout.evaluation import parameter_counts
 from edropout.graph import record_shapes, set_switches, trace
 from edropout.layout import Plan, Structure
 from edropout.units import Units
@@ -56,6 +57,13 @@ class Engine:
                 raise ValueError("the energies are not numbers: the logits contain NaN")
             found |= {packed[place]: value for place, value in zip(places, measured, strict=True)}
         return torch.stack([found[key] for key in packed])
+
+    def share(self, state: Tensor) -> float:
+        """Physical share of the network's parameters that the sub-network of `state` has."""
+        plan = self.structure.plan(self.units.kept(state.cpu()))
+        counts = parameter_counts(self.structure.graph, self.modules, plan).values()
+        total = sum(parameter.numel() for parameter in self.model.parameters())
+        return 1 - sum(full - left for left, full in counts) / total
 
     def train(self, state: Tensor, x: Tensor) -> tuple[Tensor, Plan]:
         """Logits of the sub-network of `state`, ready for backward, and what is left of each layer."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from edropout.evaluation import authors_counts, full_copy, parameter_counts, rec
 from edropout.kept_step import kept_numbers, kept_only
 from edropout.smaller import SmallerNetwork
 from edropout.subnetwork import prune
+from edropout.target import Target, count_for_share, hold, unit_scores
 from edropout.units import Units
 
 Mutation = Callable[[Tensor, float, torch.Generator], Tensor]
@@ -59,6 +60,8 @@ class EDropout:
             what the authors' code does: a survivor then keeps the energy of the batch on which it was born.
         mutation: Makes mutants; `evolution.mutate_as_released` is the authors' code, for ablation.
         units: What can be dropped; None for `Units(model)`.
+        target: Share of parameters to reach by a gradual descent from the full network; None for the paper's search,
+            whose pruning rate is not controlled. With a target the states start full and `initial_kept` is not used.
         seed: Of all randomness of the search; the same on all ranks.
         workers: Threads for the candidates on a CPU; None for torch.get_num_threads(). No bit depends on it.
 
@@ -78,6 +81,7 @@ class EDropout:
         reevaluate_every: int = 0,
         mutation: Mutation = evolution.mutate,
         units: Units | None = None,
+        target: Target | None = None,
         seed: int = 0,
         workers: int | None = None,
     ) -> None:
@@ -86,11 +90,16 @@ class EDropout:
         self.units = Units(self.model) if units is None else units
         self.mutation_factor, self.crossover_rate, self.mutation = mutation_factor, crossover_rate, mutation
         self.freeze_epoch, self.reevaluate_every, self.workers = freeze_epoch, reevaluate_every, workers
+        self.target = target
         device = next(self.model.parameters()).device
         self.generator = torch.Generator(device).manual_seed(seed)
         self.population = self.units.repair_(
-            evolution.initial_population(population_size, self.units.num_units, initial_kept, self.generator)
+            evolution.initial_population(
+                population_size, self.units.num_units, initial_kept if target is None else 1.0, self.generator
+            )
         )
+        self.scores = torch.zeros(self.units.num_units, device=device)
+        self._stage, self._count = 0, self.units.num_units
         self.energies = torch.full((population_size,), torch.inf, device=device)
         self.frozen_state: Tensor | None = None
         self.epoch = self.steps = 0
@@ -133,6 +142,8 @@ class EDropout:
     def step(self, optimizer: Optimizer) -> None:
         """Lets the optimiser move what the last `loss` kept; everything else keeps its bits, optimiser state too."""
         distributed.average_gradients(self.model.parameters())
+        if self.target is not None and self.target.informed and not self.frozen:
+            self._learn_scores()
         with kept_only(optimizer, self._numbers):
             optimizer.step()
 
@@ -153,7 +164,10 @@ class EDropout:
 
     def freeze(self) -> None:
         """Makes the best state final: from now on its sub-network is trained, without evolution."""
-        self.frozen_state = self.best_state.clone()
+        if self.target is None or self._engine is None:
+            self.frozen_state = self.best_state.clone()
+        else:
+            self.frozen_state = self._exactly(self.target.kept, self.best_state)
 
     def prune(self, batches: Iterable[Tensor] | None = None) -> SmallerNetwork:
         """The physically smaller network of the best state, with weights of its own.
@@ -182,10 +196,8 @@ class EDropout:
         kept = self.units.kept(self.best_state.cpu())
         physical = parameter_counts(engine.structure.graph, engine.modules, engine.structure.plan(kept))
         authors = authors_counts(engine.modules, kept)
-        total = sum(parameter.numel() for parameter in self.model.parameters())
-        removed = sum(full - left for left, full in physical.values())
         return KeptRatio(
-            physical=1 - removed / total,
+            physical=engine.share(self.best_state),
             authors=sum(left for left, _ in authors.values()) / sum(full for _, full in authors.values()),
             units=float(self.best_state.float().mean()),
             layers={layer: left / full for layer, (left, full) in physical.items()},
@@ -196,6 +208,8 @@ class EDropout:
         return {
             "population": self.population.clone(),
             "energies": self.energies.clone(),
+            "scores": self.scores.clone(),
+            "stage": (self._stage, self._count),
             "frozen_state": None if self.frozen_state is None else self.frozen_state.clone(),
             "generator": self.generator.get_state(),
             "epoch": self.epoch,
@@ -217,6 +231,8 @@ class EDropout:
         device = self.population.device
         self.population = state["population"].to(device, copy=True)
         self.energies = state["energies"].to(device, copy=True)
+        self.scores = state["scores"].to(device, copy=True)
+        self._stage, self._count = state["stage"]
         frozen = state["frozen_state"]
         self.frozen_state = None if frozen is None else frozen.to(device, copy=True)
         self.generator.set_state(state["generator"].cpu())
@@ -226,29 +242,60 @@ class EDropout:
 
     def _evolve(self, engine: Engine, x: Tensor, y: Tensor) -> None:
         """Mutation, crossover, selection on one batch; changes nothing if an energy is not a number."""
+        if self.target is not None and self.target.stage(self.steps) == 0:
+            self.steps += 1
+            return
         before = self.generator.get_state()
-        mutants = self.mutation(self.population, self.mutation_factor, self.generator)
-        candidates = evolution.cross(self.population, mutants, self.crossover_rate, self.generator)
+        stage, count, population = self._held(self.population)
+        mutants = self.mutation(population, self.mutation_factor, self.generator)
+        candidates = evolution.cross(population, mutants, self.crossover_rate, self.generator)
+        if self.target is not None:
+            candidates = hold(candidates, count, self.scores, self.target, self.generator)
         self.units.repair_(candidates)
         anew = self.steps == 0 or (self.reevaluate_every > 0 and self.steps % self.reevaluate_every == 0)
-        states = torch.cat([self.population, candidates]) if anew else candidates
+        anew = anew or stage != self._stage
+        states = torch.cat([population, candidates]) if anew else candidates
         try:
-            known = None if anew else (self.population, self.energies)
-            found = engine.energies(states, x, y, known=known)
+            found = engine.energies(states, x, y, known=None if anew else (population, self.energies))
         except ValueError:
             self.generator.set_state(before)
             raise
-        if anew:
-            self.energies = found[: len(self.population)]
-        self.population, self.energies = evolution.select(
-            self.population, self.energies, candidates, found[-len(candidates) :]
-        )
+        energies = found[: len(population)] if anew else self.energies
+        self._stage, self._count = stage, count
+        self.population, self.energies = evolution.select(population, energies, candidates, found[-len(candidates) :])
         self.steps += 1
         self._steps_of_epoch += 1
         self._sums["best_energy"] += float(self.energies.min())
         self._sums["mean_energy"] += float(self.energies.mean())
-        if bool((self.population == self.population[0]).all()):
+        if self.target is None and bool((self.population == self.population[0]).all()):
             self.freeze()
+
+    def _held(self, population: Tensor) -> tuple[int, int, Tensor]:
+        """Stage of the descent, units that its states keep, and the population cut down to them if it is new."""
+        stage = 0 if self.target is None else self.target.stage(self.steps)
+        if stage == self._stage:
+            return stage, self._count, population
+        share = self.target.share(stage)
+        count = int(self._exactly(share, self.best_state).sum())
+        held = hold(population, count, self.scores, self.target, self.generator)
+        return stage, count, self.units.repair_(held)
+
+    def _exactly(self, share: float, state: Tensor) -> Tensor:
+        """The state nearest to `state` whose network has `share` of the parameters."""
+        quiet = replace(self.target, noise=0.0)
+
+        def of(count: int) -> Tensor:
+            return self.units.repair_(hold(state[None], count, self.scores, quiet, self.generator))[0]
+
+        return of(count_for_share(share, self.units.num_units, lambda count: self._engine.share(of(count))))
+
+    def _learn_scores(self) -> None:
+        """Updates the moving averages of the units that were kept in the last backward."""
+        engine = self._seen_engine()
+        scores = unit_scores(self.units, engine.modules, engine.structure.partners)
+        memory = self.target.memory if bool(self.scores.any()) else 0.0
+        averaged = memory * self.scores + (1 - memory) * scores
+        self.scores = torch.where(self.best_state, averaged, self.scores)
 
     def _engine_for(self, x: Tensor) -> Engine:
         """The analysis of the network for inputs of this size, made when the size is first met."""
