@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -35,8 +37,15 @@ def fit(model: nn.Module, task: Task, *, version: int = 1, width: float = 1.0, g
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         options = {"version": version, "width": width, "groups": groups}
-        network = ChannelNet(task.num_classes, task.input_shape, **options)
+        network = build(num_classes=task.num_classes, input_shape=task.input_shape, **options)
     return task.train(network.to(task.device))
+
+
+def build(**arguments: Any) -> nn.Module:
+    """A ChannelNet that remembers its arguments, so that harness.models can store and rebuild it."""
+    network = ChannelNet(**arguments)
+    network.built_by = {"method": "channelnet", "arguments": arguments}
+    return network
 
 
 class ChannelNet(nn.Sequential):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from harness.zoo import ModelError
 __all__ = ["ModelError", "build", "load", "save"]
 
 CIFAR_RESNETS = {"resnet8": 1, "resnet20": 3, "resnet56": 9}
+BASELINES = Path(__file__).resolve().parent.parent / "baselines"
 OURS = (*CIFAR_RESNETS, "vgg8")
 
 
@@ -59,7 +61,8 @@ def save(
 
     Args:
         folder: Where to.
-        model: What `build` gave, or what `edropout.subnetwork.prune` made of it.
+        model: What `build` gave, or what `edropout.subnetwork.prune` made of it. A method that returns an architecture
+            of its own sets `built_by` on it: {"method": file name in baselines/, "arguments": of its function `build`}.
         name: Architecture it was built as.
         num_classes: As for `build`.
         input_shape: As for `build`.
@@ -70,6 +73,7 @@ def save(
         save_file(weights, temporary)
     content = {
         "architecture": name,
+        "built_by": getattr(model, "built_by", None),
         "num_classes": num_classes,
         "input_shape": list(input_shape),
         "kept": None if kept is None else {layer: _indices(units) for layer, units in kept.items()},
@@ -87,7 +91,10 @@ def load(folder: str | Path) -> nn.Module:
     content = _description(folder / "model.json")
     shape = tuple(content["input_shape"])
     with torch.random.fork_rng(devices=[]):
-        model = build(content["architecture"], num_classes=content["num_classes"], input_shape=shape)
+        if content.get("built_by"):
+            model = _build_by_method(folder, **content["built_by"])
+        else:
+            model = build(content["architecture"], num_classes=content["num_classes"], input_shape=shape)
     if content["kept"] is not None:
         sizes = {layer: _units(model, layer, folder) for layer in content["kept"]}
         kept = {layer: _mask(indices, sizes[layer]) for layer, indices in content["kept"].items()}
@@ -119,6 +126,17 @@ def _try(model: nn.Module, name: str, num_classes: int, input_shape: tuple[int, 
     model.train()
     if not isinstance(logits, Tensor) or logits.shape != (1, num_classes):
         raise ModelError(f"{name} does not map an image of {shape} to {num_classes} logits: choose a classifier")
+
+
+def _build_by_method(folder: Path, *, method: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """A method's own architecture, built by the function `build` of its file in baselines/ and of no other."""
+    path = BASELINES / f"{method}.py"
+    if not method.isidentifier() or not path.exists():
+        raise ModelError(f"{folder / 'model.json'} was made by the method '{method}', which baselines/ does not have")
+    spec = importlib.util.spec_from_file_location(f"method_{method}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.build(**arguments)
 
 
 def _description(path: Path) -> dict[str, Any]:
