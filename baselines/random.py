@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import torch
 from torch import Tensor, nn
 
 from harness.layers import NothingToPrune, convolutions
@@ -43,8 +46,33 @@ def fit(model: nn.Module, task: Task, *, prune_ratio: float | None = None, weigh
         counts = {name: (len(units), int(units.sum())) for name, units in like.items()}
     else:
         counts = filter_counts(model, task, prune_ratio)
-    kept = {name: random_kept(size, count, generator) for name, (size, count) in counts.items()}
-    return task.train(prune_units(model, kept, example_of(task)))
+    return task.train(prune_units(model, draw(model, counts, example_of(task), generator), example_of(task)))
+
+
+def draw(
+    model: nn.Module, counts: Mapping[str, tuple[int, int]], example: Tensor, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Draw the kept units; the inputs of a linear layer among those that the drawn filters still provide.
+
+    Drawn on their own they would meet the filters by chance only, and half of a half would be left.
+
+    Args:
+        model: The network.
+        counts: layer -> (units, units to keep).
+        example: One input.
+        generator: Source of all draws.
+
+    Returns:
+        layer -> bool over its units, True = kept.
+    """
+    linear = [name for name in counts if isinstance(model.get_submodule(name), nn.Linear)]
+    kept = {name: random_kept(*counts[name], generator) for name in counts if name not in linear}
+    provided = prune_units(model, kept, example).kept
+    for name in linear:
+        places = provided[name].nonzero().squeeze(1)
+        chosen = random_kept(len(places), min(counts[name][1], len(places)), generator)
+        kept[name] = torch.zeros(counts[name][0], dtype=torch.bool).index_fill_(0, places[chosen], True)
+    return kept
 
 
 def filter_counts(model: nn.Module, task: Task, prune_ratio: float) -> dict[str, tuple[int, int]]:

@@ -88,3 +88,11 @@ def test_a_cell_of_another_architecture_is_refused(tmp_path):
 def test_a_layer_that_would_lose_all_its_filters_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"layer '3\.conv1' would lose all its filters"):
         random.fit(residual(), make_task(tmp_path), prune_ratio=0.95)
+
+
+def test_inputs_of_a_linear_layer_are_drawn_among_those_that_the_drawn_filters_provide():
+    layers = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)
+    model = nn.Sequential(*layers)
+    counts = {"1": (8, 4), "4": (8, 4)}
+    kept = random.draw(model, counts, torch.zeros(1, 1, 8, 8), torch.Generator().manual_seed(0))
+    assert kept["1"].sum() == 4 and torch.equal(kept["4"], kept["1"])
