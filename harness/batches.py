@@ -34,6 +34,7 @@ class Training:
         augmentation: What is done to them.
         batch_size: Examples per batch.
         seed: Decides the order and the augmentation, together with the epoch and the number of the example.
+        share: Which of how many parts of each batch is given out.
     """
 
     images: Images
@@ -42,6 +43,7 @@ class Training:
     augmentation: Augmentation
     batch_size: int
     seed: int
+    share: tuple[int, int] = (0, 1)
 
     @property
     def num_examples(self) -> int:
@@ -65,7 +67,8 @@ class Training:
             draws = draws.to(order.device)
         if self.augmentation.area < 1:
             rectangles = augment.draw_rectangles(self.augmentation, self.num_examples, generator=generator)
-        batches = list(order.split(self.batch_size))[start : len(self)]
+        part, parts = self.share
+        batches = [batch[part::parts] for batch in order.split(self.batch_size)[start : len(self)]]
         for examples, (pixels, places) in zip(batches, self.images.batches(batches, rectangles), strict=True):
             yield self._images(pixels, places, None if draws is None else draws[examples]), self.labels[examples]
 
@@ -88,12 +91,14 @@ class Evaluation:
         labels: (examples,) int64 on the device.
         normalizer: Makes them float32.
         batch_size: Examples per batch.
+        share: Which of how many parts of the set is given out.
     """
 
     images: Images
     labels: Tensor
     normalizer: Normalizer
     batch_size: int
+    share: tuple[int, int] = (0, 1)
 
     @property
     def num_examples(self) -> int:
@@ -107,8 +112,9 @@ class Evaluation:
         return self.batches()
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """All examples: x (batch, channels, height, width) and y (batch,)."""
-        batches = list(torch.arange(self.num_examples, device=self.labels.device).split(self.batch_size))
+        """The examples in their order: x (batch, channels, height, width) and y (batch,)."""
+        part, parts = self.share
+        batches = list(torch.arange(part, self.num_examples, parts, device=self.labels.device).split(self.batch_size))
         for examples, (pixels, places) in zip(batches, self.images.batches(batches), strict=True):
             yield _plain(pixels, places, self.normalizer), self.labels[examples]
 
