@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -14,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from paper.canvas import Plot
-from paper.style import DASHES, Look, grid, legend_below, looks
+from paper.style import DASHES, Look, frame, grid, legend_below, looks
 from paper.summary import aggregate
 
 PLACE = ["dataset", "model", "method", "epoch"]
@@ -44,10 +45,13 @@ def plots(history: pandas.DataFrame) -> Iterator[Plot]:
         "energy": (
             ["best_energy", "mean_energy"],
             "Energy of the best state (solid) and mean of the population (dashed); the dotted line marks where the "
-            "state was frozen (median over seeds).",
+            "state was frozen (median over seeds), after which no energy is measured.",
         ),
         "kept-over-training": (["kept_ratio"], "Kept ratio of the best state over training, as the method reports it."),
-        "diversity": (["diversity"], "Diversity of the population over training; at 0 all candidates are one."),
+        "diversity": (
+            ["diversity"],
+            "Diversity of the population until its state is frozen; 0: all are one.",
+        ),
     }
     for dataset in history["dataset"].unique():
         part = history[history["dataset"] == dataset]
@@ -55,13 +59,16 @@ def plots(history: pandas.DataFrame) -> Iterator[Plot]:
             data = tidy(part, [name for name in quantities if name in part])
             if not data.empty:
                 draw = draw_training if subject == "training" else partial(draw_by_model, quantities=quantities)
-                shown = f"{dataset}: {caption} Mean over seeds; the band is the 95 % interval."
+                shown = f"{dataset}: {caption} Mean over seeds; the band is the 95 % interval, cut by the panel."
                 yield Plot(f"{subject}-{dataset}", shown, data, draw)
 
 
 def tidy(history: pandas.DataFrame, quantities: list[str]) -> pandas.DataFrame:
     """Mean and interval over seeds of each quantity, with the epoch of the freeze beside it."""
     known = history.dropna(subset=quantities, how="all") if quantities else history.iloc[:0]
+    if "frozen" in known and not {"kept_ratio", "val_top1"} & set(quantities):
+        # A frozen search evaluates no candidates: there is no energy and no diversity to show.
+        known = known[known["epoch"] <= freeze_by_seed(known)]
     if known.empty:
         return known
     wide = aggregate(known, PLACE, quantities)
@@ -76,6 +83,12 @@ def tidy(history: pandas.DataFrame, quantities: list[str]) -> pandas.DataFrame:
     ]
     long = pandas.concat(parts, ignore_index=True).dropna(subset="mean")
     return long.merge(freezes(known), how="left", on=PLACE[:3]) if "frozen" in known else long.assign(freeze=None)
+
+
+def freeze_by_seed(history: pandas.DataFrame) -> pandas.Series:
+    """First frozen epoch of each row's cell; infinite where it never froze."""
+    epoch = history["epoch"].where(history["frozen"].eq(1), math.inf)
+    return epoch.groupby([history[key] for key in (*PLACE[:3], "seed")]).transform("min")
 
 
 def freezes(history: pandas.DataFrame) -> pandas.DataFrame:
@@ -94,8 +107,11 @@ def draw_training(data: pandas.DataFrame) -> Figure:
         draw_lines(ax, part, look)
         ax.set(title=f"{model}: {LABELS[quantity]}", ylabel="")
         ax.set_xlabel("epoch" if number // 3 == len(models) - 1 else "")
-        if quantity != "val_top1":
+        if quantity == "val_top1":
+            ax.set_ylim(frame(part["mean"], least=1, room=0.1, low=0, high=100))
+        else:
             ax.set_yscale("log")
+            ax.set_ylim(part["mean"].min() / 1.5, part["mean"].max() * 1.5)
             _plain_log_ticks(ax)
     legend_below(figure, [Line2D([], [], color=look[name].colour, ls=look[name].dash, label=name) for name in look])
     return figure
@@ -104,7 +120,7 @@ def draw_training(data: pandas.DataFrame) -> Figure:
 def draw_by_model(data: pandas.DataFrame, quantities: list[str]) -> Figure:
     """One panel per model; several quantities differ by their dash."""
     models, look = list(data["model"].unique()), looks(data["method"], by_rule=False)
-    figure, axes = grid(len(models), sharex=True)
+    figure, axes = grid(len(models))
     several = len(quantities) > 1
     for ax, model in zip(axes, models, strict=True):
         part = data[data["model"] == model]

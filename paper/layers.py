@@ -30,7 +30,7 @@ def draw(data: pandas.DataFrame) -> Figure:
     """A heat map, layers in the order of the network."""
     layers, methods = list(data["layer"].unique()), list(data["method"].unique())
     table = data.pivot(index="method", columns="layer", values="mean").loc[methods, layers]
-    wide = len(layers) > 14 or len(methods) > 12
+    wide = len(layers) > 9 or len(methods) > 12
     figure, ax = pyplot.subplots(figsize=(PAGE if wide else COLUMN, 0.9 + 0.17 * len(methods) + 0.4))
     seaborn.heatmap(
         table,
@@ -39,7 +39,7 @@ def draw(data: pandas.DataFrame) -> Figure:
         vmax=100,
         cmap="cividis",
         linewidths=0.3,
-        annot=(len(layers) <= 24 and wide) or len(layers) <= 9,
+        annot=len(layers) <= 24,
         fmt=".0f",
         annot_kws={"fontsize": 5.5},
         cbar_kws={"label": "kept (%)", "pad": 0.02},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,27 @@ def legend_below(figure: Figure, handles: list[Line2D]) -> None:
     """One legend for all panels, below them, growing the figure by what it needs."""
     width, height = figure.get_size_inches()
     longest = max(len(handle.get_label()) for handle in handles)
-    columns = max(1, min(len(handles), int(width / (0.42 + 0.05 * longest))))
-    figure.set_size_inches(width, height + 0.15 * -(-len(handles) // columns) + 0.1)
+    fitting = max(1, min(len(handles), int(width / (0.42 + 0.05 * longest))))
+    rows = -(-len(handles) // fitting)
+    columns = -(-len(handles) // rows)  # As even as can be.
+    figure.set_size_inches(width, height + 0.15 * rows + 0.1)
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, columnspacing=1.2)
+
+
+def frame(
+    values: Iterable[float], *, least: float, room: float, low: float = -math.inf, high: float = math.inf
+) -> tuple[float, float]:
+    """Limits of an axis around means: few seeds can have intervals so long that they would squeeze all else.
+
+    Args:
+        values: The means that must be seen.
+        least: Smallest span of the axis.
+        room: How much to add at each end, as a part of the span of the means.
+        low: What no value can be below; the axis passes it by no more than a marker needs.
+        high: Likewise above.
+    """
+    known = [value for value in values if not math.isnan(value)]
+    bottom, top = min(known), max(known)
+    pad = max(room * (top - bottom), (least - (top - bottom)) / 2)
+    marker = 0.04 * (top - bottom + 2 * pad)
+    return max(bottom - pad, low - marker), min(top + pad, high + marker)

@@ -84,8 +84,8 @@ def problems(rows: pandas.DataFrame) -> list[str]:
 
 
 def seed_warning(summary: pandas.DataFrame) -> str | None:
-    """A sentence if some rows rest on too few seeds for their intervals to mean much."""
-    few = summary[summary["n"] < FEW_SEEDS]
+    """A sentence if some rows with numbers rest on too few seeds for their intervals to mean much."""
+    few = summary[summary["n"].between(1, FEW_SEEDS - 1)]
     if few.empty:
         return None
     return (

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from paper.canvas import Plot
 from paper.pareto import COSTS
-from paper.style import Look, grid, legend_below, looks, rule_of
+from paper.style import Look, frame, grid, legend_below, looks, rule_of
 
 LEAST_SPAN = 1.0
 """Percentage points that an accuracy axis shows at least, so that noise does not look like a gap."""
@@ -30,7 +30,7 @@ def plots(points: pandas.DataFrame) -> Iterator[Plot]:
         if not kept.empty:
             caption = (
                 f"{dataset}: test top-1 against kept parameters; bars are 95 % intervals over seeds, lines join the "
-                "variants of a method, the dashed line is the dense network."
+                "variants of a method, the dashed line is the dense network. Bars longer than the panel are cut."
             )
             yield Plot(f"accuracy-{dataset}", caption, kept, draw_accuracy)
         if not part.empty:
@@ -56,7 +56,7 @@ def draw_accuracy(data: pandas.DataFrame) -> Figure:
             ax.errorbar(ordered["value"], ordered["top1"], ordered["top1_half"], ordered["value_half"], **style)
         for dense in part.loc[part["method"] == "dense", "top1"]:
             ax.axhline(dense, color="#000000", ls=(0, (4, 2)), lw=0.7)
-        widen(ax)
+        set_frame(ax, part)
         ax.set(title=model, xlabel=COSTS["kept_ratio"], ylabel="test top-1 (%)")
     legend_below(figure, [_handle(name, look[name], filled=True) for name in look])
     return figure
@@ -73,7 +73,7 @@ def draw_pareto(data: pandas.DataFrame) -> Figure:
         front = part[part["on_front"]].sort_values(["value", "top1"])
         ax.plot(front["value"], front["top1"], drawstyle="steps-post", color="#888", lw=0.8, zorder=1)
         draw_points(ax, part, look)
-        widen(ax)
+        set_frame(ax, part)
         ax.set(title=model, xlabel=COSTS[cost], ylabel="test top-1 (%)" if number % len(costs) == 0 else "")
     legend_below(figure, [_handle(name, look[name], filled=True) for name in look])
     return figure
@@ -107,13 +107,7 @@ def _handle(name: str, look: Look, *, filled: bool) -> Line2D:
     return Line2D([], [], color=look.colour, marker=look.marker, markerfacecolor=face, ls="", label=name)
 
 
-def widen(ax: Axes) -> None:
-    """Show at least LEAST_SPAN on the accuracy axis and some room around the points."""
-    ax.margins(0.08)
-    low, high = ax.get_ylim()
-    if high - low < LEAST_SPAN:
-        middle = (low + high) / 2
-        ax.set_ylim(middle - LEAST_SPAN / 2, middle + LEAST_SPAN / 2)
-    left, right = ax.get_xlim()
-    if right - left < 10:
-        ax.set_xlim(left - 5, right + 5)
+def set_frame(ax: Axes, part: pandas.DataFrame) -> None:
+    """Room for all points, on the accuracy axis not for bars that are much longer than what lies between the points."""
+    ax.set_ylim(frame(part["top1"], least=LEAST_SPAN, room=0.4, low=0, high=100))
+    ax.set_xlim(frame(part["value"], least=20, room=0.1, low=0))

@@ -110,6 +110,22 @@ def test_the_freeze_is_the_median_of_the_first_frozen_epochs():
     assert curves.freezes(history)["freeze"].tolist() == [4.0]
 
 
+def test_energies_end_at_the_freeze_of_their_seed_and_the_kept_ratio_goes_on():
+    rows = [(seed, epoch, int(epoch >= first)) for seed, first in ((1, 2), (2, 3)) for epoch in range(1, 5)]
+    history = pandas.DataFrame(rows, columns=["seed", "epoch", "frozen"]).assign(dataset="d", model="m", method="e")
+    history = history.assign(best_energy=-history["epoch"].astype(float), kept_ratio=0.5)
+    energy = curves.tidy(history, ["best_energy"])
+    assert energy["epoch"].tolist() == [1, 2, 3] and energy["n"].tolist() == [2, 2, 1]
+    assert curves.tidy(history, ["kept_ratio"])["epoch"].tolist() == [1, 2, 3, 4]
+
+
+def test_an_axis_is_framed_by_the_means_and_passes_no_limit_by_far():
+    assert style.frame([90.0, 95.0], least=1, room=0.4, low=0, high=100) == (88, 97)
+    assert style.frame([95.0, 95.0], least=1, room=0.4) == (94.5, 95.5)
+    low, high = style.frame([50.0, 100.0, float("nan")], least=1, room=0.4, low=0, high=100)
+    assert low == 30 and 100 < high < 105
+
+
 def test_step_times_are_paired_by_seed():
     line = {"dataset": "d", "model": "m", "evaluation": "pruned"}
     times = {("dense", 1): 10.0, ("dense", 2): 20.0, ("edropout", 1): 15.0, ("edropout", 2): 50.0}
