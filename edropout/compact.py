@@ -164,7 +164,7 @@ class CompactRunner:
         if self.candidate:
             mean = None if by_batch else pick(module.running_mean)
             variance = None if by_batch else pick(module.running_var)
-            y = normalise(x, mean, variance, weight, bias, by_batch, module.eps)
+            y = normalise(x, mean, variance, weight, bias, by_batch, 0.0, module.eps)
         else:
             y = self._train_norm(module, x, weight, bias, cut, by_batch)
         for child in module.children():
@@ -175,14 +175,14 @@ class CompactRunner:
         self, module: _BatchNorm, x: Tensor, weight: Tensor, bias: Tensor, cut: Any, by_batch: bool
     ) -> Tensor:
         if module.running_mean is None:
-            return F.batch_norm(x, None, None, weight, bias, True, 0.0, module.eps)
+            return normalise(x, None, None, weight, bias, True, 0.0, module.eps)
         mean, variance = cut_vector(module.running_mean, cut), cut_vector(module.running_var, cut)
         factor = 0.0 if module.momentum is None else module.momentum
         if by_batch and module.num_batches_tracked is not None:
             module.num_batches_tracked.add_(1)
             if module.momentum is None:
                 factor = 1.0 / float(module.num_batches_tracked)
-        y = F.batch_norm(x, mean, variance, weight, bias, by_batch, factor, module.eps)
+        y = normalise(x, mean, variance, weight, bias, by_batch, factor, module.eps)
         if by_batch and cut.rows is not None:
             rows = cut.rows.to(mean.device)
             with torch.no_grad():
