@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import functools
 import hashlib
 import json
 import re
@@ -63,11 +64,17 @@ def check(config: Config, methods_with_rule: Iterable[str]) -> None:
         _require(table, config["tables"], "build", "table")
 
 
-def _check_schema(config: Config) -> None:
+@functools.cache
+def _schema() -> Any:
     import jsonschema
 
-    schema = yaml.safe_load(SCHEMA_PATH.read_text(encoding="utf-8"))
-    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(config))
+    return jsonschema.Draft202012Validator(yaml.safe_load(SCHEMA_PATH.read_text(encoding="utf-8")))
+
+
+def _check_schema(config: Config) -> None:
+    from jsonschema.exceptions import best_match
+
+    error = best_match(_schema().iter_errors(config))
     if error is not None:
         key = ".".join(map(str, error.absolute_path)) or "(top level)"
         raise ConfigError(f"config key '{key}': {error.message}")

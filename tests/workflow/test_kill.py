@@ -64,9 +64,9 @@ def copy(project, folder):
     return fresh
 
 
-def test_killed_runs_end_with_the_bits_of_an_undisturbed_run(project, tmp_path, monkeypatch):
+def test_killed_runs_on_two_cores_end_with_the_bits_of_an_undisturbed_run_on_one(project, tmp_path, monkeypatch):
     whole = copy(project, tmp_path / "whole")
-    code, output = whole.snakemake()
+    code, output = whole.snakemake("--cores", "1")
     assert code == 0, output
 
     monkeypatch.setenv("EDROPOUT_CHECKPOINT_SECONDS", "0.05")
