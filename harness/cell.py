@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import ctypes
 import datetime
 import hashlib
 import importlib.util
@@ -23,10 +22,10 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from harness import data as datasets
+from harness import distributed, models, provenance, pruning, result
 from harness import metrics as measure
-from harness import models, provenance, pruning, result
 from harness.devices import choose_device
-from harness.run import STOPPED, parse
+from harness.run import STOPPED, end_with_parent, error_file, parse
 from harness.task import Interrupted, Run, Task
 from harness.tracking import Tracker
 from harness.training import Recipe
@@ -40,23 +39,29 @@ class CellError(ValueError):
 
 def main() -> int:
     arguments = parse()
-    _die_with_parent()
+    # A lone trainer has time for a checkpoint; of several, none may outlive torchrun, which holds the folder's lock.
+    end_with_parent(signal.SIGKILL if distributed.launched() else signal.SIGTERM)
     folder, cell = arguments.out.parent, arguments.cell
     interval = float(os.environ.get("EDROPOUT_CHECKPOINT_SECONDS", "10"))
-    run = Run(folder=folder, config_hash=cell["config_hash"], say=_say, checkpoint_seconds=interval)
+    say = _say if distributed.leads() else _quiet
+    run = Run(folder=folder, config_hash=cell["config_hash"], say=say, checkpoint_seconds=interval)
     signal.signal(signal.SIGTERM, lambda *_: setattr(run, "stopping", True))
     started, clock = time.time(), time.monotonic()
-    _say(f"{cell['dataset']}/{cell['model']}/{cell['method']}/seed{cell['seed']} (config {cell['config_hash']})")
-    tracker = Tracker(folder, cell, tables=[name for name in arguments.tables.split(",") if name], say=_say)
-    run.on_row = tracker.row
+    say(f"{cell['dataset']}/{cell['model']}/{cell['method']}/seed{cell['seed']} (config {cell['config_hash']})")
+    if distributed.leads():
+        tracker = Tracker(folder, cell, tables=[name for name in arguments.tables.split(",") if name], say=_say)
+        run.on_row = tracker.row
     try:
         outcome = run_cell(arguments, run)
     except Interrupted:
-        _say("stopped; the checkpoint is written")
+        say("stopped; the checkpoint is written")
         return STOPPED
     except Exception as error:  # Whatever a method raises: the cell is recorded as failed and the others go on.
         traceback.print_exc()
         outcome = result.failure(cell, sentence(error))
+    status = _end_of_one_of_several(outcome, folder) if distributed.launched() else 0
+    if not distributed.leads():
+        return status
     outcome["time"] = {
         **outcome.get("time", {}),
         "started": _iso(started),
@@ -68,14 +73,23 @@ def main() -> int:
     if outcome["status"] == "done":
         forget_checkpoints(folder)
         _say(f"done: test top1 {outcome['test']['top1']:.4f}, kept ratio {outcome['size']['kept_ratio']:.4f}")
-    return 0
+    return status
+
+
+def _end_of_one_of_several(outcome: Mapping[str, Any], folder: Path) -> int:
+    """The exit code at which torchrun ends the others too: they would wait for a process that has failed."""
+    if outcome["status"] == "done":
+        return 0
+    distributed.report(outcome["error"], error_file(folder))
+    return 1
 
 
 def run_cell(arguments: Any, run: Run) -> dict[str, Any]:
-    """Everything between the command line and the result."""
+    """Everything between the command line and the result; of several processes the leader alone has one."""
     cell, folder = arguments.cell, arguments.out.parent
     recipe = Recipe(**cell["config"]["recipe"])
     device = choose_device(arguments.device)
+    distributed.start(device)
     torch.set_num_threads(recipe.threads)
     torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
     loaded = datasets.load(
@@ -85,6 +99,7 @@ def run_cell(arguments: Any, run: Run) -> dict[str, Any]:
         seed=derived_seed(cell["dataset"], cell["seed"]),
         image_size=cell["config"]["data"].get("image_size"),
     )
+    distributed.check_batches(loaded.train)
     architecture = {
         "name": cell["model"],
         "num_classes": loaded.num_classes,
@@ -115,6 +130,8 @@ def run_cell(arguments: Any, run: Run) -> dict[str, Any]:
     network = load_fit(arguments.fit)(model, task, **cell["config"]["hyperparameters"])
     if not isinstance(network, nn.Module):
         raise CellError(f"fit() in {arguments.fit} must return a torch.nn.Module, not {type(network).__name__}")
+    if not distributed.leads():
+        return {"status": "done"}
     example = next(iter(loaded.val))[0][:2]
     network = pruning.remove(network.eval(), example)
     _say("evaluating once on the test set")
@@ -219,15 +236,12 @@ def _iso(seconds: float) -> str:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
 
 
+def _quiet(text: str) -> None:
+    """What the leader says, the others need not repeat."""
+
+
 def _say(text: str) -> None:
     print(f"{datetime.datetime.now():%H:%M:%S} {text}", flush=True)
-
-
-def _die_with_parent() -> None:
-    """Have the kernel stop this trainer when its supervisor is killed (Linux only)."""
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -1,32 +1,30 @@
 """One cell trained by several processes: each takes its share of every batch, and together they make the same step.
 
-`python -m harness.distributed PROCESSES ...` starts harness.cell with the remaining arguments in that many processes.
-Everything outside the training loop is done alike by all of them; only the leader, rank 0, measures and writes.
+What lies outside the training loop all of them do alike; only the leader, rank 0, measures the result and writes files.
 """
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import hashlib
 import os
-import signal
-import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 
-class DistributedError(RuntimeError):
+class DistributedError(ValueError):
     """Processes that cannot train together; the message is one sentence."""
 
 
 def launched() -> bool:
     """True in a process that torchrun started."""
-    return "LOCAL_RANK" in os.environ
+    return dist.is_torchelastic_launched()
 
 
 def start(device: torch.device) -> None:
@@ -37,12 +35,23 @@ def start(device: torch.device) -> None:
 
 def ranks() -> int:
     """Number of processes that train this cell."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return int(os.environ["WORLD_SIZE"]) if launched() else 1
 
 
 def rank() -> int:
     """Number of this process, from 0."""
-    return dist.get_rank() if dist.is_initialized() else 0
+    return int(os.environ["RANK"]) if launched() else 0
+
+
+def leads() -> bool:
+    """True in the one process that measures and writes."""
+    return rank() == 0
+
+
+def report(error: str, path: Path) -> None:
+    """Leave the sentence of the process that fails first in `path`; the others then only see that it is gone."""
+    with contextlib.suppress(FileExistsError), open(path, "x", encoding="utf-8") as file:
+        file.write(error)
 
 
 def share(loader: Any) -> Any:
@@ -50,14 +59,28 @@ def share(loader: Any) -> Any:
     return loader if ranks() == 1 else replace(loader, share=(rank(), ranks()))
 
 
-def reseed(*parts: int) -> None:
-    """Seed torch's global generators by `parts`, so that they need no checkpoint; nothing to do for one process.
+def check_batches(loader: Any) -> None:
+    """Raise DistributedError if some batch of a training loader has fewer than two examples for each process."""
+    rest = loader.num_examples % loader.batch_size
+    smallest = rest if rest > 1 else loader.batch_size
+    if ranks() > 1 and smallest < 2 * ranks():
+        raise DistributedError(
+            f"a batch of {smallest} examples is too small for {ranks()} processes: lower recipe key 'processes' or "
+            "choose another 'batch_size'"
+        )
 
-    With the rank among the parts, the processes draw different dropout masks; without it, they go on alike.
+
+def reseed(loader: Any, epoch: int, batch: int | None = None) -> None:
+    """Seed torch's global generators, so that each process draws its own dropout masks and needs no checkpoint for it.
+
+    Args:
+        loader: The training loader, whose seed counts.
+        epoch: Number of the epoch.
+        batch: Number of the batch; None after an epoch, where all processes go on alike.
     """
     if ranks() > 1:
-        digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
-        torch.manual_seed(int.from_bytes(digest[:6], "big"))
+        name = f"{loader.seed}/{epoch}" if batch is None else f"{loader.seed}/{epoch}/{batch}/{rank()}"
+        torch.manual_seed(int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big"))
 
 
 @torch.no_grad()
@@ -82,6 +105,15 @@ def average_(tensors: Iterable[Tensor], *, examples: int) -> int | Tensor:
     return flat[-1]
 
 
+def mean_of(measured: Mapping[str, float]) -> Mapping[str, float]:
+    """What `metrics.evaluate` gives for the examples of all processes together."""
+    if ranks() == 1:
+        return measured
+    values = torch.tensor(list(measured.values()), dtype=torch.float64)
+    examples = average_([values], examples=int(measured["examples"]))
+    return {**dict(zip(measured, values.tolist(), strict=True)), "examples": int(examples)}
+
+
 def any_of(flag: bool) -> bool:
     """Whether `flag` is true in some process."""
     if ranks() == 1:
@@ -91,11 +123,11 @@ def any_of(flag: bool) -> bool:
     return bool(flags > 0)
 
 
-def check_alike(tensors: Iterable[Tensor]) -> None:
-    """Raise DistributedError unless all processes hold the same values."""
+def check_alike(model: nn.Module) -> None:
+    """Raise DistributedError unless all processes hold the same network."""
     if ranks() == 1:
         return
-    sums = torch.stack([tensor.detach().double().sum().cpu() for tensor in tensors])
+    sums = torch.stack([tensor.double().sum().cpu() for tensor in model.state_dict().values()])
     everywhere = [torch.empty_like(sums) for _ in range(ranks())]
     dist.all_gather(everywhere, sums)
     if not all(torch.equal(sums, other) for other in everywhere):
@@ -103,22 +135,3 @@ def check_alike(tensors: Iterable[Tensor]) -> None:
             f"the {ranks()} processes hold different networks, because the method decides by its own part of a batch: "
             "set recipe key 'processes' to 1"
         )
-
-
-def end_with_parent(number: signal.Signals) -> None:
-    """Have the kernel send us this signal when the process that started us is gone (Linux only)."""
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, number)
-
-
-def main() -> None:
-    from torch.distributed.run import main as torchrun
-
-    end_with_parent(signal.SIGTERM)
-    processes, *arguments = sys.argv[1:]
-    torchrun(["--standalone", "--nproc-per-node", processes, "-m", "harness.cell", *arguments])
-
-
-if __name__ == "__main__":
-    main()

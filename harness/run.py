@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import fcntl
 import json
 import os
@@ -70,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
                 file=sys.stderr,
             )
             return 1
-        code, stopped = supervise(folder, lock)
+        code, stopped = supervise(folder, lock, processes=arguments.cell["config"]["recipe"].get("processes", 1))
         if stopped:
             print(f"{folder}: stopped; the next start resumes it", file=sys.stderr)
             return STOPPED
@@ -102,8 +103,10 @@ def acquire(lock: IO[str]) -> bool:
             return True
 
 
-def supervise(folder: Path, lock: IO[str]) -> tuple[int, bool]:
+def supervise(folder: Path, lock: IO[str], *, processes: int) -> tuple[int, bool]:
     """Run the trainer to its end; it inherits the lock, which so outlives a killed supervisor.
+
+    A trainer of several processes is torchrun, which starts them and ends all when one ends.
 
     Returns:
         The trainer's exit code, negative for a signal, and whether we told it to stop: because we were told to, or
@@ -112,7 +115,9 @@ def supervise(folder: Path, lock: IO[str]) -> tuple[int, bool]:
     parent, told = os.getppid(), []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: told.append(True))
-    command = [sys.executable, "-m", "harness.cell", *sys.argv[1:]]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [sys.executable, *(torchrun if processes > 1 else []), "-m", "harness.cell", *sys.argv[1:]]
+    error_file(folder).unlink(missing_ok=True)
     with open(folder / "log.txt", "ab") as log:
         trainer = subprocess.Popen(
             command,
@@ -121,18 +126,33 @@ def supervise(folder: Path, lock: IO[str]) -> tuple[int, bool]:
             stderr=log,
             pass_fds=[lock.fileno()],
             start_new_session=True,
+            preexec_fn=end_with_parent if processes > 1 else None,
         )
     signalled = False
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             code = trainer.wait(timeout=0.2)
-            return code, signalled or code == STOPPED
+            return code, signalled or bool(told) or code == STOPPED
         if not signalled and (told or os.getppid() != parent):
             trainer.terminate()
             signalled = True
 
 
+def end_with_parent(number: signal.Signals = signal.SIGTERM) -> None:
+    """Have the kernel send us this signal when the process that started us is gone (Linux only)."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, number)
+
+
+def error_file(folder: Path) -> Path:
+    """Where the first of several processes that fails leaves its sentence."""
+    return folder / "error.txt"
+
+
 def _death(code: int, folder: Path) -> str:
+    if error_file(folder).exists():
+        return error_file(folder).read_text(encoding="utf-8")
     if code < 0:
         name = signal.Signals(-code).name
         hint = " (out of memory?)" if name == "SIGKILL" else ""

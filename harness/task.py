@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_model
 from torch import Tensor, nn
 
-from harness import checkpoint
+from harness import checkpoint, distributed
 from harness.files import replacing, write_text
 from harness.training import Progress, Recipe, Stateful, cross_entropy, run_epochs
 
@@ -195,7 +195,7 @@ class _Phase:
                 on_epoch=self._on_epoch,
                 **functions,
             )
-            checkpoint.save(memory.phase_path(memory.phase), self._state(), config_hash=memory.config_hash)
+            self._write(memory.phase_path(memory.phase))
         memory.epoch = self.last_epoch
 
     def _restore(self) -> bool:
@@ -211,7 +211,7 @@ class _Phase:
             part.load_state_dict(state["parts"][name])
         self.progress = Progress(**state["progress"])
         memory.history[:] = state["history"]
-        _restore_random_state(state["random"])
+        _restore_random_state(state["random"], self.task.device)
         memory.say(f"phase {memory.phase}: resumed at epoch {self.progress.epoch + 1}, batch {self.progress.batch + 1}")
         return self.progress.epoch >= self.last_epoch
 
@@ -221,12 +221,16 @@ class _Phase:
             "parts": {name: part.state_dict() for name, part in self.parts.items()},
             "progress": asdict(self.progress),
             "history": self.memory.history,
-            "random": _random_state(),
+            "random": _random_state(self.task.device),
         }
 
     def _save(self) -> None:
-        checkpoint.save(self.memory.checkpoint_path, self._state(), config_hash=self.memory.config_hash)
+        self._write(self.memory.checkpoint_path)
         self.memory.saved_at = time.monotonic()
+
+    def _write(self, path: Path) -> None:
+        if distributed.leads():
+            checkpoint.save(path, self._state(), config_hash=self.memory.config_hash)
 
     def _on_batch(self, progress: Progress) -> None:
         # The last batch of an epoch waits for the epoch's end, where validation has been done.
@@ -235,7 +239,7 @@ class _Phase:
 
     def _save_if_due(self) -> None:
         memory = self.memory
-        if memory.stopping:
+        if distributed.any_of(memory.stopping):
             self._save()
             raise Interrupted
         if time.monotonic() - memory.saved_at >= memory.checkpoint_seconds:
@@ -245,12 +249,13 @@ class _Phase:
         memory = self.memory
         row = {"phase": memory.phase, **row, **(dict(self.columns()) if self.columns else {})}
         memory.history.append(row)
-        memory.on_row(row)
-        write_history(memory.folder / "history.csv", memory.history)
-        self._report(row)
-        if memory.save_start is not None and progress.epoch == self.task.recipe.prune_epoch:
-            with replacing(memory.save_start) as temporary:
-                save_model(self.model, str(temporary))
+        if distributed.leads():
+            memory.on_row(row)
+            write_history(memory.folder / "history.csv", memory.history)
+            self._report(row)
+            if memory.save_start is not None and progress.epoch == self.task.recipe.prune_epoch:
+                with replacing(memory.save_start) as temporary:
+                    save_model(self.model, str(temporary))
         if progress.epoch < self.last_epoch:
             self._save_if_due()
 
@@ -277,12 +282,15 @@ def write_history(path: Path, rows: list[dict[str, Any]]) -> None:
     write_text(path, text.getvalue())
 
 
-def _random_state() -> dict[str, Any]:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"cpu": torch.get_rng_state(), "cuda": list(cuda)}
+def _random_state(device: torch.device) -> dict[str, Any]:
+    # That of the run's own GPU alone: it may go on on another one, and the others belong to other jobs.
+    return {
+        "cpu": torch.get_rng_state(),
+        "cuda": [torch.cuda.get_rng_state(device)] if device.type == "cuda" else [],
+    }
 
 
-def _restore_random_state(state: Mapping[str, Any]) -> None:
+def _restore_random_state(state: Mapping[str, Any], device: torch.device) -> None:
     torch.set_rng_state(state["cpu"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+    for generator in state["cuda"]:
+        torch.cuda.set_rng_state(generator, device)

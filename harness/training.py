@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from harness import distributed
 from harness.metrics import evaluate
 
 OPTIMIZERS = {
@@ -49,6 +50,7 @@ class Recipe:
     augment: Mapping[str, Any] = field(default_factory=dict)
     precision: str = "float32"
     threads: int = 1
+    processes: int = 1
     eval_batch_size: int = 500
 
     def learning_rate(self, epoch: int) -> float:
@@ -117,6 +119,7 @@ def run_epochs(
     Raises:
         TrainingError: the loss is NaN or infinite.
     """
+    train_loader, val_loader = distributed.share(train_loader), distributed.share(val_loader)
     device = next(model.parameters()).device
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
     read_every = 1 if device.type == "cpu" else READ_EVERY_ON_GPU
@@ -124,15 +127,17 @@ def run_epochs(
         model.train()
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate(progress.epoch)
-        unread: list[tuple[Tensor, int]] = []
+        unread: list[tuple[Tensor, int | Tensor]] = []
         started = time.perf_counter()
-        for x, y in train_loader.epoch(progress.epoch, start=progress.batch):
+        for batch, (x, y) in enumerate(train_loader.epoch(progress.epoch, start=progress.batch), progress.batch):
+            distributed.reseed(train_loader, progress.epoch, batch)
             optimizer.zero_grad(set_to_none=True)
             with autocast:
                 value = loss(x.contiguous(memory_format=torch.channels_last), y)
             value.backward()
+            examples = distributed.average_(_left_by(value, model, optimizer), examples=len(y))
             step(optimizer)
-            unread.append((value.detach(), len(y)))
+            unread.append((value.detach(), examples))
             if len(unread) == read_every:
                 _read(unread, progress)
                 progress.epoch_seconds += time.perf_counter() - started
@@ -140,13 +145,23 @@ def run_epochs(
                 started = time.perf_counter()
         _read(unread, progress)
         progress.epoch_seconds += time.perf_counter() - started
-        row = _row(progress, recipe, evaluate(evaluated(), val_loader))
+        distributed.reseed(train_loader, progress.epoch)
+        distributed.check_alike(model)
+        row = _row(progress, recipe, distributed.mean_of(evaluate(evaluated(), val_loader)))
         progress.epoch, progress.batch = progress.epoch + 1, 0
         progress.loss_sum, progress.examples, progress.epoch_seconds = 0.0, 0, 0.0
         on_epoch(progress, row)
 
 
-def _read(unread: list[tuple[Tensor, int]], progress: Progress) -> None:
+def _left_by(loss: Tensor, model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
+    """What a batch leaves behind: its loss, gradients and running statistics."""
+    yield loss
+    for group in optimizer.param_groups:
+        yield from (parameter.grad for parameter in group["params"] if parameter.grad is not None)
+    yield from (buffer for buffer in model.buffers() if buffer.is_floating_point())
+
+
+def _read(unread: list[tuple[Tensor, int | Tensor]], progress: Progress) -> None:
     """Fetch the losses of the last batches from the device, check them, and count the batches as done."""
     if not unread:
         return
@@ -157,8 +172,8 @@ def _read(unread: list[tuple[Tensor, int]], progress: Progress) -> None:
                 f"the loss became {value} at epoch {progress.epoch + 1}, batch {progress.batch + 1}: "
                 "lower the learning rate in the recipe or the method's hyper-parameters"
             )
-        progress.loss_sum += value * examples
-        progress.examples += examples
+        progress.loss_sum += value * int(examples)
+        progress.examples += int(examples)
         progress.batch += 1
     unread.clear()
 

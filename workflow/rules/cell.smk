@@ -17,7 +17,7 @@ rule cell:
     threads: recipe_threads
     resources:
         tables=tables_of,
-        gpu=1,
+        gpu=recipe_gpus,
     params:
         cell=cell_json,
         code=method_code,

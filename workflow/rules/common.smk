@@ -14,7 +14,7 @@ from snakemake.shell import shell
 ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from harness import plan
+from harness import devices, plan
 from harness.run import failures
 
 # Jobs import torch: without byte code on disk that costs seconds each time.
@@ -56,6 +56,18 @@ def forget_stale_locks():
         return None
     shutil.rmtree(".snakemake/locks", ignore_errors=True)
     return guard
+
+
+def limit_gpu_jobs():
+    """Start no more jobs on this machine's GPUs than they have slots; on a cluster the scheduler counts them.
+
+    A machine without a GPU has the limit 0, to which Snakemake then reduces what a job asks for.
+    """
+    if workflow.local_exec and "gpu" not in workflow.global_resources:
+        try:
+            workflow.register_resource("gpu", devices.slots())
+        except devices.DeviceError as error:
+            raise WorkflowError(str(error))
 
 
 def check_config():
@@ -106,8 +118,19 @@ def tables_of(wildcards):
     )
 
 
+def recipe_of(wildcards):
+    return config["recipes"][config["datasets"][wildcards.dataset]["recipe"]]
+
+
 def recipe_threads(wildcards):
-    return config["recipes"][config["datasets"][wildcards.dataset]["recipe"]].get("threads", 1)
+    """CPU threads of a job: those of all its processes."""
+    recipe = recipe_of(wildcards)
+    return recipe.get("threads", 1) * recipe.get("processes", 1)
+
+
+def recipe_gpus(wildcards):
+    """GPUs of a job: one for each of its processes, or none if EDROPOUT_DEVICE says so."""
+    return 0 if os.environ.get("EDROPOUT_DEVICE") == "cpu" else recipe_of(wildcards).get("processes", 1)
 
 
 def table_cells(table):
