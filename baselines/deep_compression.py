@@ -10,7 +10,7 @@ from harness.other import kept_ratio_of
 from harness.pruning import check_ratio, kept_count, largest
 from harness.sharing import share, unshare
 from harness.task import Task
-from harness.weights import prunable_weights, train_masked
+from harness.weights import number_to_keep, prunable_weights, train_masked
 
 
 def fit(
@@ -63,15 +63,7 @@ def _number_to_keep(model: nn.Module, weights: dict[str, nn.Parameter], task: Ta
         return kept_count(total, prune_ratio)
     if "edropout" not in task.inputs:
         raise ValueError("deep_compression needs a prune_ratio, or edropout=EDROPOUT among the inputs of its rule")
-    ratio = kept_ratio_of(task.inputs["edropout"])
-    everything = sum(parameter.numel() for parameter in model.parameters())
-    count = round(ratio * everything) - (everything - total)
-    if count <= 0:
-        raise ValueError(
-            f"EDropout keeps {ratio:.2%} of the parameters, less than there are outside the prunable weights: "
-            "give deep_compression a prune_ratio"
-        )
-    return count
+    return number_to_keep(model, weights, kept_ratio_of(task.inputs["edropout"]))
 
 
 def magnitude_masks(weights: dict[str, Tensor], count: int, *, layerwise: bool = False) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from harness.layers import NothingToPrune, convolutions
 from harness.other import kept_ratio_of, kept_units_of
 from harness.pruning import check_ratio, example_of, kept_count, prune_units, random_kept
 from harness.task import Task
-from harness.weights import masks_of, train_masked
+from harness.weights import number_to_keep, prunable_weights, train_masked
 
 
 def fit(model: nn.Module, task: Task, *, prune_ratio: float | None = None, weights: bool = False) -> nn.Module:
@@ -22,7 +22,7 @@ def fit(model: nn.Module, task: Task, *, prune_ratio: float | None = None, weigh
         task: Data, recipe and loop; `task.inputs["edropout"]` unless `prune_ratio` is given.
         prune_ratio: Fraction of units (or weights) to remove from each layer. None draws from each layer as many
             units as the EDropout cell of the same dataset, model and seed keeps there, so that only the choice of
-            the units differs; of weights, the same fraction as EDropout's of all parameters.
+            the units differs; of weights, until as many of all parameters are left as there.
         weights: Prune single weights of convolutions and linear layers; units are filters of all convolutions but
             the stem.
 
@@ -38,8 +38,11 @@ def fit(model: nn.Module, task: Task, *, prune_ratio: float | None = None, weigh
         raise ValueError("random pruning needs a prune_ratio, or edropout=EDROPOUT among the inputs of its rule")
     generator = task.generator("random pruning")
     if weights:
-        ratio = 1 - kept_ratio_of(task.inputs["edropout"]) if prune_ratio is None else prune_ratio
-        masks = masks_of(model, lambda name, weight: _drawn(weight, ratio, generator))
+        prunable = prunable_weights(model)
+        total = sum(weight.numel() for weight in prunable.values())
+        if prune_ratio is None:
+            prune_ratio = 1 - number_to_keep(model, prunable, kept_ratio_of(task.inputs["edropout"])) / total
+        masks = {name: _drawn(weight, prune_ratio, generator) for name, weight in prunable.items()}
         return train_masked(model, task, masks)
     if prune_ratio is None:
         like = kept_units_of(task.inputs["edropout"], model)
@@ -92,7 +95,7 @@ def filter_counts(model: nn.Module, task: Task, prune_ratio: float) -> dict[str,
     return counts
 
 
-def _drawn(weight: Tensor, prune_ratio: float, generator) -> Tensor:
+def _drawn(weight: Tensor, prune_ratio: float, generator: torch.Generator) -> Tensor:
     """A random mask over one weight with the layer's share of kept entries."""
     size = weight.numel()
     return random_kept(size, kept_count(size, prune_ratio), generator).reshape(weight.shape).to(weight.device)

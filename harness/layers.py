@@ -44,8 +44,8 @@ class Layer:
         output: Makes the logits, without another layer with weights in between.
         norms: The batch norms that read it directly.
         readers: Who reads its filters; empty unless `inner`.
-        inner: Only convolutions and linear layers read it: no sum, product or output fixes its width. The stem of a
-            residual network belongs to its first sum, also where a projection lies in between (ResNet-50).
+        inner: Only convolutions and linear layers read it: no sum, product, group or output fixes its width. The stem
+            of a residual network belongs to its first sum, also where a projection lies in between (ResNet-50).
     """
 
     name: str
@@ -71,7 +71,7 @@ class NothingToPrune(ValueError):
 
 
 def convolutions(model: nn.Module, example: Tensor) -> list[Layer]:
-    """The ungrouped convolutions that the network calls once, in execution order.
+    """The convolutions that the network calls once, in execution order.
 
     Args:
         model: The network; it is run once in evaluation mode and left as it was.
@@ -96,10 +96,11 @@ def convolutions(model: nn.Module, example: Tensor) -> list[Layer]:
     for node in calls:
         shortcut = _is_shortcut(node, modules)
         number += not shortcut
-        if modules[node.target].groups > 1 or targets.count(node.target) > 1:
+        if targets.count(node.target) > 1:
             continue
         stem = node.args[0].op == "placeholder"
-        readers = [None] if stem and residual else list(_readers(node, modules, 0, 1))
+        fixed = (stem and residual) or modules[node.target].groups > 1
+        readers = [None] if fixed else list(_readers(node, modules, 0, 1))
         found.append(
             Layer(
                 name=node.target,

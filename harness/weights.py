@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,16 +10,6 @@ from torch import Tensor, nn
 
 from harness.layers import NothingToPrune
 from harness.task import Task
-
-
-def masks_of(model: nn.Module, kept: Callable[[str, Tensor], Tensor]) -> dict[str, Tensor]:
-    """A mask for each prunable weight: of convolutions and linear layers, without biases and norms.
-
-    Args:
-        model: The network.
-        kept: Gives the mask, True = kept, for a weight's name and value.
-    """
-    return {name: kept(name, weight.detach()) for name, weight in prunable_weights(model).items()}
 
 
 def prunable_weights(model: nn.Module, *, linear: bool = True) -> dict[str, nn.Parameter]:
@@ -34,6 +24,23 @@ def prunable_weights(model: nn.Module, *, linear: bool = True) -> dict[str, nn.P
         layers = "convolution or linear layer" if linear else "convolution"
         raise NothingToPrune(f"nothing can be pruned in {type(model).__name__}: it has no {layers}")
     return weights
+
+
+def number_to_keep(model: nn.Module, weights: Mapping[str, Tensor], kept_ratio: float) -> int:
+    """How many of `weights` stay so that `kept_ratio` of all the model's parameters are left, the unprunable included.
+
+    Raises:
+        ValueError: there are more parameters outside `weights` than may be left.
+    """
+    everything = sum(parameter.numel() for parameter in model.parameters())
+    outside = everything - sum(weight.numel() for weight in weights.values())
+    count = round(kept_ratio * everything) - outside
+    if count <= 0:
+        raise ValueError(
+            f"a kept ratio of {kept_ratio:.2%} is less than the biases and norms of {type(model).__name__} take alone: "
+            "give a prune_ratio of the weights instead"
+        )
+    return count
 
 
 @torch.no_grad()

@@ -175,5 +175,5 @@ def test_a_failed_or_too_small_cell_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"metrics.json is the result of a failed cell \(the loss became nan\)"):
         fit(plain(), task)
     metrics.write_text(json.dumps({"status": "done", "error": None, "size": {"kept_ratio": 0.01}}))
-    with pytest.raises(ValueError, match=r"EDropout keeps 1\.00% of the parameters"):
+    with pytest.raises(ValueError, match=r"a kept ratio of 1\.00% is less than the biases and norms"):
         fit(plain(), task)

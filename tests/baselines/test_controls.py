@@ -45,6 +45,14 @@ def test_random_weights_keep_the_same_share_of_every_layer(tmp_path):
             assert int(module.weight.count_nonzero()) == module.weight.numel() // 4
 
 
+def test_without_a_ratio_as_many_weights_are_left_as_edropout_has_parameters(tmp_path):
+    source = other_cell(tmp_path, None, ratio=0.6)
+    network = random.fit(plain(), make_task(tmp_path, epochs=1, inputs={"edropout": source}), weights=True)
+    total = sum(p.numel() for p in network.parameters())
+    left = sum(int(p.count_nonzero()) if p.dim() > 1 else p.numel() for p in network.parameters())
+    assert left == pytest.approx(0.6 * total, abs=5)  # rounding in each of five layers
+
+
 def test_scratch_trains_the_widths_of_the_other_cell_from_fresh_weights(tmp_path):
     source = other_cell(tmp_path, {"3.conv1": [1, 5], "5.conv1": None})
     fresh = residual()
