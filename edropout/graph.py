@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -116,7 +117,12 @@ _KINDS = {
 def _steps(model: nn.Module, *, training: bool) -> list[Step]:
     with mode(model, training=training):
         try:
-            graph = _Tracer().trace(model)
+            optional = {
+                name: None
+                for name, parameter in inspect.signature(model.forward).parameters.items()
+                if parameter.default is None
+            }
+            graph = _Tracer().trace(model, concrete_args=optional)
         except Exception as error:  # torch.fx raises whatever the model's own control flow raises
             raise ValueError(f"{type(model).__name__} cannot be analysed by torch.fx: {error}") from error
 
@@ -127,6 +133,7 @@ def _steps(model: nn.Module, *, training: bool) -> list[Step]:
     for node in graph.nodes:
         args, kwargs = convert(tuple(node.args)), dict(convert(dict(node.kwargs)))
         steps.append(Step(node.name, _KINDS[node.op], node.target, _plain(args), _plain(kwargs)))
+    steps = [step for step in steps if getattr(step.target, "__name__", "") != "_assert_is_none"]
     return [step for step in steps if not _is_default_input(step, steps)]
 
 

@@ -66,3 +66,33 @@ def test_a_network_without_units_is_refused() -> None:
 def test_a_state_of_the_wrong_length_is_refused() -> None:
     with pytest.raises(ValueError, match="must have 22 units"):
         Units(small_network()).split(torch.ones(21, dtype=torch.bool))
+
+
+def test_a_network_that_cannot_be_followed_is_refused_with_a_sentence() -> None:
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(x) if x.sum() > 0 else x
+
+    with pytest.raises(ValueError, match="Branching cannot be analysed by torch.fx"):
+        Units(Branching())
+
+
+def test_train_only_branches_are_refused_with_a_sentence() -> None:
+    with pytest.raises(ValueError, match="different layers in train and in eval mode"):
+        Units(torchvision.models.googlenet(aux_logits=True, init_weights=False))
+
+
+def test_optional_arguments_of_forward_are_left_at_none() -> None:
+    class Optional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+            return self.layer(x if mask is None else x * mask)
+
+    assert Units(Optional()).sizes == {"layer": 4}
