@@ -7,7 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from edropout.evolution import mutate, mutate_as_released
 from edropout.search import EDropout
+from edropout.target import Target
 
 RECALIBRATION_BATCHES = 20
 """Training batches on which batch-norm statistics are measured anew before an evaluation."""
@@ -22,6 +24,10 @@ def fit(
     crossover_rate: float = 0.9,
     initial_kept: float = 0.5,
     freeze_epoch: int | None = None,
+    reevaluate_every: int = 0,
+    released_operator: bool = False,
+    target_kept: float | None = None,
+    informed: bool = True,
 ) -> nn.Module:
     """Evolve pruning states while `model` is trained from scratch (Salehinejad & Valaee, arXiv:2006.04270).
 
@@ -34,17 +40,28 @@ def fit(
         initial_kept: Probability that a unit is kept at the start; 0.5 in their README.
         freeze_epoch: Epoch at which the best state becomes final if the population has not converged before; the
             recipe's `prune_epoch` by default, half of the budget as in the paper (100 of 200).
+        reevaluate_every: Measure surviving states anew on every n-th batch; 0, never, is what their code does.
+        released_operator: Mutate as their code does, which is not what the paper describes.
+        target_kept: Share of the parameters to reach: the full network is trained for a third of the time until
+            `freeze_epoch`, then units are dropped gradually. None is the paper's search, whose rate is not controlled.
+        informed: With a target, propose units by the gradient of the loss with respect to their state.
 
     Returns:
         The physically smaller network of the best state (the paper's P); the full one (F) is evaluated as well.
     """
+    freeze_epoch = task.recipe.prune_epoch if freeze_epoch is None else freeze_epoch
+    steps = freeze_epoch * len(task.train_loader)
+    descent = {"warm_up": steps // 3, "steps": max(1, steps - steps // 3), "informed": informed}
     search = EDropout(
         model,
         population_size=population_size,
         mutation_factor=mutation_factor,
         crossover_rate=crossover_rate,
         initial_kept=initial_kept,
-        freeze_epoch=task.recipe.prune_epoch if freeze_epoch is None else freeze_epoch,
+        freeze_epoch=freeze_epoch,
+        reevaluate_every=reevaluate_every,
+        mutation=mutate_as_released if released_operator else mutate,
+        target=None if target_kept is None else Target(target_kept, **descent),
         seed=task.seed,
     )
 
