@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import copy
+import multiprocessing
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -111,6 +113,31 @@ def measure(name: str, batch: int, population: int, rounds: int, optimizer: str,
     )
 
 
+def peak_memory(kind: str, name: str, batch: int, population: int, optimizer: str) -> float:
+    """MiB that three steps of a kind add at their peak to the memory of this process."""
+    side = SETTINGS.get(name, (32, 128))[0]
+    model, x, y = network(name), torch.randn(batch, 3, side, side), torch.randint(10, (batch,))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if kind == "plain":
+        model, x = (value.to(memory_format=torch.channels_last) for value in (model, x))
+        step = plain_step(model, x, y, optimizer)
+    else:
+        step = edropout_step(EDropout(model, population_size=population), x, y, optimizer)
+    for _ in range(3):
+        step()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def measure_memory(name: str, batch: int, population: int, optimizer: str) -> None:
+    """Prints the peak memory of both kinds of steps, each measured in a fresh process."""
+    found = {}
+    for kind in ("plain", "edropout"):
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            found[kind] = pool.apply(peak_memory, (kind, name, batch, population, optimizer))
+    ratio = found["edropout"] / found["plain"]
+    print(f"{name:14} {batch:5} {population:3} {found['plain']:9.0f} {found['edropout']:9.0f} {ratio:8.2f}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=list(SETTINGS), help="torchvision names")
@@ -119,12 +146,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="measured turns after one to warm up")
     parser.add_argument("--optimizer", choices=["sgd", "adadelta"], default="sgd")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--memory", action="store_true", help="measure peak memory instead of time")
     options = parser.parse_args()
-    print("network        batch   S  plain/ms    c-l/ms edropout/ms frozen/ms   ratio   frozen   (to the faster plain)")
+    if options.memory:
+        print("network        batch   S plain/MiB  edropout    ratio")
+    else:
+        print(
+            "network        batch   S  plain/ms    c-l/ms edropout/ms frozen/ms   ratio   frozen (to the faster plain)"
+        )
     for name in options.models:
         for batch in options.batch or [SETTINGS.get(name, (32, 128))[1]]:
             for population in options.population:
-                measure(name, batch, population, options.rounds, options.optimizer, options.device)
+                if options.memory:
+                    measure_memory(name, batch, population, options.optimizer)
+                else:
+                    measure(name, batch, population, options.rounds, options.optimizer, options.device)
 
 
 if __name__ == "__main__":
