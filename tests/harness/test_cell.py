@@ -1,0 +1,63 @@
+"""The trainer: seeds of its own for everything, dense weights that fit, errors as sentences."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from harness import cell
+
+
+def test_methods_share_data_and_initialisation_and_nothing_else():
+    seeds = {
+        cell.derived_seed("digits", 1),
+        cell.derived_seed("digits", "resnet8", 1),
+        cell.derived_seed("digits", "resnet8", "l1", 1),
+        cell.derived_seed("digits", "resnet8", "l1", 2),
+        cell.derived_seed("digits", "resnet8", "random", 1),
+        cell.derived_seed("mnist", "resnet8", "l1", 1),
+    }
+    assert len(seeds) == 6 and all(0 <= seed < 2**63 for seed in seeds)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "dense network to start from failed"),
+        (b"no weights", "is damaged"),
+        ({"weight": torch.ones(3, 2), "bias": torch.ones(3)}, "another architecture than linear"),
+        ({"weight": torch.ones(2, 2)}, "another architecture than linear"),
+    ],
+)
+def test_dense_weights_that_do_not_fit_are_named_before_training(tmp_path, content, sentence):
+    path = tmp_path / "start.safetensors"
+    if isinstance(content, dict):
+        save_file(content, path)
+    else:
+        path.write_bytes(content or b"")
+    with pytest.raises(cell.CellError, match=sentence):
+        cell.load_dense(nn.Linear(2, 2), path, name="linear")
+
+
+def test_dense_weights_are_loaded_bit_for_bit(tmp_path):
+    source, target = nn.Linear(3, 2), nn.Linear(3, 2)
+    save_file(source.state_dict(), tmp_path / "start.safetensors")
+    cell.load_dense(target, tmp_path / "start.safetensors", name="linear")
+    assert torch.equal(source.weight, target.weight)
+
+
+def test_a_file_without_fit_is_named(tmp_path):
+    (tmp_path / "mine.py").write_text("def train():\n    pass\n")
+    with pytest.raises(cell.CellError, match=r"mine.py has no function fit"):
+        cell.load_fit(tmp_path / "mine.py")
+
+
+def test_errors_become_one_line():
+    assert cell.sentence(ValueError("a\n  b")) == "a b"
+    assert cell.sentence(KeyError("x")) == "KeyError: 'x'"
+    assert "lower recipe.batch_size" in cell.sentence(torch.cuda.OutOfMemoryError("CUDA out of memory"))
+
+
+def test_step_time_is_the_median_over_epochs_of_the_mean_step():
+    history = [{"seconds": 1.0, "steps": 10}, {"seconds": 3.0, "steps": 10}, {"seconds": 0.1, "steps": 1}]
+    assert cell.training_time(history) == {"train_seconds": 4.1, "step_ms": 100.0}
