@@ -260,3 +260,14 @@ def test_the_authors_operator_is_a_variant() -> None:
     search.energies.fill_(torch.inf)
     search.loss(*batch())
     assert not search.frozen
+
+
+def test_only_the_states_whose_turn_it_is_can_change() -> None:
+    search = EDropout(network(), candidates_per_step=2, reevaluate_every=0)
+    for step in range(5):
+        before = search.population.clone()
+        search.loss(*batch(seed=step))
+        changed = (search.population != before).any(1).nonzero().squeeze(1).tolist()
+        assert set(changed) <= {2 * step % 8, 2 * step % 8 + 1}
+    with pytest.raises(ValueError, match="candidates_per_step"):
+        EDropout(network(), candidates_per_step=9)
