@@ -15,6 +15,9 @@ from paper.style import COLUMN, PAGE
 MOST_LAYER_NAMES = 45
 """More layer names than this do not fit below a heat map as wide as a page."""
 
+MOST_NUMBERS = 160
+"""More numbers than this nobody reads; the colours and the CSV remain."""
+
 
 def plots(layers: pandas.DataFrame) -> Iterator[Plot]:
     """Kept ratio of every layer, methods x layers, for each dataset and model."""
@@ -39,7 +42,7 @@ def draw(data: pandas.DataFrame) -> Figure:
         vmax=100,
         cmap="cividis",
         linewidths=0.3,
-        annot=len(layers) <= 24,
+        annot=len(layers) <= 24 and table.size <= MOST_NUMBERS,
         fmt=".0f",
         annot_kws={"fontsize": 5.5},
         cbar_kws={"label": "kept (%)", "pad": 0.02},
