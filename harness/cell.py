@@ -91,7 +91,8 @@ def run_cell(arguments: Any, run: Run) -> dict[str, Any]:
     device = choose_device(arguments.device)
     distributed.start(device)
     torch.set_num_threads(recipe.threads)
-    torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
+    # What use_deterministic_algorithms does, without its import of the compiler, which costs a second a job.
+    torch.set_deterministic_debug_mode("warn" if device.type == "cuda" else "error")
     loaded = datasets.load(
         arguments.data,
         recipe=recipe,
