@@ -71,21 +71,29 @@ def edropout_step(search: EDropout, x: torch.Tensor, y: torch.Tensor, optimizer:
     return step
 
 
-def medians(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
+def medians(steps: dict[str, Callable[[], None]], rounds: int, clock: Callable[[], float]) -> dict[str, float]:
     """Seconds of each step: the steps take turns, so that a change of the machine's load meets all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(rounds + 1):
         for name, step in steps.items():
-            start = time.perf_counter()
+            start = clock()
             step()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             if turn > 0:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def measure(name: str, batch: int, population: int, rounds: int, optimizer: str, device: str) -> None:
+def measure(
+    name: str,
+    batch: int,
+    population: int,
+    rounds: int,
+    optimizer: str,
+    device: str,
+    clock: Callable[[], float],
+) -> None:
     """Prints one line of ratios for one network."""
     side = SETTINGS.get(name, (32, 128))[0]
     torch.manual_seed(0)
@@ -103,6 +111,7 @@ def measure(name: str, batch: int, population: int, rounds: int, optimizer: str,
             "frozen": edropout_step(frozen, x, y, optimizer),
         },
         rounds,
+        clock,
     )
     best = min(found["plain"], found["channels-last"])
     print(
@@ -146,8 +155,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="measured turns after one to warm up")
     parser.add_argument("--optimizer", choices=["sgd", "adadelta"], default="sgd")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--cpu-time", action="store_true", help="processor time on one thread, for a busy machine")
     parser.add_argument("--memory", action="store_true", help="measure peak memory instead of time")
     options = parser.parse_args()
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    if options.cpu_time:
+        torch.set_num_threads(1)
     if options.memory:
         print("network        batch   S plain/MiB  edropout    ratio")
     else:
@@ -160,7 +173,7 @@ def main() -> None:
                 if options.memory:
                     measure_memory(name, batch, population, options.optimizer)
                 else:
-                    measure(name, batch, population, options.rounds, options.optimizer, options.device)
+                    measure(name, batch, population, options.rounds, options.optimizer, options.device, clock)
 
 
 if __name__ == "__main__":
