@@ -20,7 +20,11 @@ from harness.result import PROTOCOL
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA_PATH = ROOT / "workflow" / "schemas" / "config.schema.yaml"
-RESERVED_TARGETS = {"all", "default", "status", "plan", "data", "cell"}
+RESERVED_TARGETS = {
+    *("all", "default", "status", "plan", "data", "cell", "listing", "collect", "tables", "statistics", "figures"),
+    *("table_report", "report", "announce", "artifacts"),
+}
+"""Rules besides the methods' own: a table of the same name could not be a target."""
 KNOWN_MODELS = {
     *("resnet8", "vgg8", "resnet20", "resnet56"),
     *("resnet18", "resnet34", "resnet50", "resnet101", "alexnet", "squeezenet1_1"),
@@ -50,8 +54,8 @@ def check(config: Config, methods_with_rule: Iterable[str]) -> None:
         if not 0 < recipe["prune_epoch"] < recipe["epochs"]:
             raise ConfigError(f"config key 'recipes.{name}.prune_epoch' must lie between 0 and epochs")
     for name, table in config["tables"].items():
-        if name in RESERVED_TARGETS:
-            raise ConfigError(f"config key 'tables.{name}': '{name}' is a target of the workflow, rename the table")
+        if name in RESERVED_TARGETS | rules:
+            raise ConfigError(f"config key 'tables.{name}': '{name}' is a rule of the workflow, rename the table")
         for dataset in table["datasets"]:
             _require(dataset, config["datasets"], f"tables.{name}.datasets", "dataset")
         for method in table["methods"]:

@@ -88,7 +88,7 @@ def test_python_style():
 
 
 def test_snakefile_style():
-    run(sys.executable, "-m", "snakefmt", "--check", "--quiet", "Snakefile", "workflow")
+    run(sys.executable, "-m", "snakefmt", "--check", "Snakefile", "workflow")
 
 
 def test_snakemake_lint():

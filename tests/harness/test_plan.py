@@ -1,6 +1,7 @@
 """config.yaml becomes cells, or one sentence that names the key."""
 
 import copy
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,7 @@ def test_the_quick_table_compares_every_method():
         (("tables", "quick", "seeds"), [-1], "tables.quick.seeds.0.*minimum of 0"),
         (("tables", "quick", "seeds"), [1, 1], "tables.quick.seeds.*non-unique"),
         (("tables", "all"), CONFIG["tables"]["quick"], "tables.all.*rename the table"),
+        (("tables", "dense"), CONFIG["tables"]["quick"], "tables.dense.*rename the table"),
         (("build",), ["quik"], "'build' names table 'quik'.*did you mean 'quick'"),
         (("data", "root"), "", "data.root"),
     ],
@@ -71,6 +73,12 @@ def test_a_method_without_a_rule_names_the_file_to_add():
         plan.ConfigError, match=r"table 'quick' names method 'thinnest': add workflow/baselines/thinnest.smk"
     ):
         plan.check(config, RULES)
+
+
+def test_every_rule_of_the_workflow_is_reserved():
+    files = [ROOT / "Snakefile", *(ROOT / "workflow").glob("Snakefile"), *(ROOT / "workflow" / "rules").glob("*.smk")]
+    names = {name for path in files for name in re.findall(r"^rule (\w+):", path.read_text(), flags=re.MULTILINE)}
+    assert names == plan.RESERVED_TARGETS
 
 
 def test_an_unknown_architecture_is_named():

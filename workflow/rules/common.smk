@@ -162,7 +162,7 @@ def scratch_source(wildcards):
 
 def table_outputs(table):
     """What the target of a table asks for: everything else is made on the way to it."""
-    return [f"{PAPER}{suffix}".format(table=table) for suffix in (".txt", "/artifacts.txt")]
+    return [pattern.format(table=table) for pattern in (f"{PAPER}.txt", f"{PAPER}/artifacts.txt")]
 
 
 def paper_code(module):
