@@ -1,4 +1,4 @@
-"""Networks and helpers that the tests of the library share."""
+"""Networks and small functions that the tests of the library share."""
 
 from __future__ import annotations
 
