@@ -126,7 +126,7 @@ def inner_layers(model: nn.Module, example: Tensor) -> list[Layer]:
     if not layers:
         raise NothingToPrune(
             f"nothing can be pruned in {type(model).__name__}: "
-            "it has no convolution that only convolutions and linear layers read"
+            "it has no convolution that only ungrouped convolutions and linear layers read"
         )
     return layers
 
@@ -155,10 +155,15 @@ def _readers(node: fx.Node, modules: dict[str, nn.Module], start: int, area: int
 
 
 def _reaches_output(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    return any(
-        user.op == "output" or (not _has_weights(user, modules) and _reaches_output(user, modules))
-        for user in node.users
-    )
+    waiting, seen = [node], {node}
+    while waiting:
+        for user in waiting.pop().users:
+            if user.op == "output":
+                return True
+            if user not in seen and not _has_weights(user, modules):
+                seen.add(user)
+                waiting.append(user)
+    return False
 
 
 def _has_weights(node: fx.Node, modules: dict[str, nn.Module]) -> bool:

@@ -40,6 +40,12 @@ def test_concatenated_filters_start_behind_those_of_the_other_branch():
     assert "classifier.1" not in layers
 
 
+def test_networks_whose_branches_split_and_join_again_and_again_are_read_once():
+    layers = convolutions(torchvision.models.shufflenet_v2_x1_0(), torch.zeros(1, 3, 32, 32))
+    assert len(layers) == 56 and [layer.name for layer in layers if layer.stem] == ["conv1.0"]
+    assert not any(layer.output for layer in layers)
+
+
 def test_a_network_without_inner_convolutions_is_refused():
     with pytest.raises(NothingToPrune, match="nothing can be pruned in Sequential"):
         inner_layers(nn.Sequential(nn.Conv2d(1, 3, 8), nn.Flatten()), IMAGE)
