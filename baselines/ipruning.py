@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from harness.distributed import average_
 from harness.ising import feature_maps, interactions
 from harness.layers import NothingToPrune, convolutions
 from harness.masked import MaskedNetwork
@@ -72,7 +73,9 @@ def fit(
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
         if not population.converged:
-            ising = interactions(model, layers, linear, feature_maps(model, layers, x), task.num_classes)
+            maps = feature_maps(model, layers, x)
+            average_(maps, examples=len(x))  # all processes of a cell evolve the same states
+            ising = interactions(model, layers, linear, maps, task.num_classes)
             population.evolve(lambda states: ising.energy(states, minimum_kept))
         masked.keep(kept())
         return functional.cross_entropy(masked(x), y)
