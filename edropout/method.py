@@ -63,6 +63,7 @@ def fit(
         mutation=mutate_as_released if released_operator else mutate,
         target=None if target_kept is None else Target(target_kept, **descent),
         seed=task.seed,
+        example=next(iter(task.val_loader))[0][:2],
     )
 
     def batches() -> list[Tensor]:

@@ -65,6 +65,8 @@ class EDropout:
         target: Share of parameters to reach by a gradual descent from the full network; None for the paper's search,
             whose pruning rate is not controlled. With a target the states start full and `initial_kept` is not used.
         seed: Of all randomness of the search; the same on all ranks.
+        example: (batch, ...) one input, on the model's device; with it `prune` and `kept_ratio` work before the first
+            batch, as after `load_state_dict`.
         workers: Threads for the candidates on a CPU; None for torch.get_num_threads(). No bit depends on it.
 
     Raises:
@@ -86,6 +88,7 @@ class EDropout:
         candidates_per_step: int | None = None,
         target: Target | None = None,
         seed: int = 0,
+        example: Tensor | None = None,
         workers: int | None = None,
     ) -> None:
         check_hyper_parameters(model, population_size, mutation_factor, crossover_rate, initial_kept, reevaluate_every)
@@ -114,6 +117,8 @@ class EDropout:
         self._steps_of_epoch = 0
         self._engine: Engine | None = None
         self._numbers: dict[nn.Parameter, tuple[int, Tensor]] = {}
+        if example is not None:
+            self._engine_for(example)
 
     @property
     def frozen(self) -> bool:

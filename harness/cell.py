@@ -7,8 +7,8 @@ import datetime
 import hashlib
 import importlib.util
 import os
+import shutil
 import signal
-import statistics
 import sys
 import time
 import traceback
@@ -25,6 +25,8 @@ from harness import data as datasets
 from harness import distributed, models, provenance, pruning, result
 from harness import metrics as measure
 from harness.devices import choose_device
+from harness.files import replacing
+from harness.plan import digest
 from harness.run import STOPPED, end_with_parent, error_file, parse
 from harness.task import Interrupted, Run, Task
 from harness.tracking import Tracker
@@ -39,37 +41,40 @@ class CellError(ValueError):
 
 def main() -> int:
     arguments = parse()
-    # A lone trainer has time for a checkpoint; of several, none may outlive torchrun, which holds the folder's lock.
-    end_with_parent(signal.SIGKILL if distributed.launched() else signal.SIGTERM)
+    # Of several processes none may outlive torchrun, which holds the folder's lock.
+    if distributed.launched():
+        end_with_parent(signal.SIGKILL)
     folder, cell = arguments.out.parent, arguments.cell
     interval = float(os.environ.get("EDROPOUT_CHECKPOINT_SECONDS", "10"))
     say = _say if distributed.leads() else _quiet
-    run = Run(folder=folder, config_hash=cell["config_hash"], say=say, checkpoint_seconds=interval)
+    run = Run(folder=folder, key=cell["config_hash"], say=say, checkpoint_seconds=interval)
     signal.signal(signal.SIGTERM, lambda *_: setattr(run, "stopping", True))
     started, clock = time.time(), time.monotonic()
     say(f"{cell['dataset']}/{cell['model']}/{cell['method']}/seed{cell['seed']} (config {cell['config_hash']})")
     if distributed.leads():
         tracker = Tracker(folder, cell, tables=[name for name in arguments.tables.split(",") if name], say=_say)
         run.on_row = tracker.row
+
+    def write(outcome: dict[str, Any]) -> dict[str, Any]:
+        seconds = round(time.monotonic() - clock, 3)
+        clocks = {"started": _iso(started), "finished": _iso(time.time()), "seconds": seconds}
+        outcome["time"] = {**outcome.get("time", {}), **clocks}
+        if distributed.leads():
+            result.write(arguments.out, outcome)
+        return outcome
+
     try:
-        outcome = run_cell(arguments, run)
+        outcome = write(run_cell(arguments, run))
     except Interrupted:
         say("stopped; the checkpoint is written")
         return STOPPED
     except Exception as error:  # Whatever a method raises: the cell is recorded as failed and the others go on.
         traceback.print_exc()
-        outcome = result.failure(cell, sentence(error))
+        outcome = write(result.failure(cell, sentence(error)))
     status = _end_of_one_of_several(outcome, folder) if distributed.launched() else 0
     if not distributed.leads():
         return status
-    outcome["time"] = {
-        **outcome.get("time", {}),
-        "started": _iso(started),
-        "finished": _iso(time.time()),
-        "seconds": round(time.monotonic() - clock, 3),
-    }
     tracker.finish(outcome)
-    result.write(arguments.out, outcome)
     if outcome["status"] == "done":
         forget_checkpoints(folder)
         _say(f"done: test top1 {outcome['test']['top1']:.4f}, kept ratio {outcome['size']['kept_ratio']:.4f}")
@@ -113,6 +118,7 @@ def run_cell(arguments: Any, run: Run) -> dict[str, Any]:
     if "init" in inputs:
         load_dense(model, inputs["init"], name=cell["model"])
         run.epoch = recipe.prune_epoch
+    run.key = checkpoint_key(arguments, loaded.checksum, inputs)
     if arguments.start:
         run.save_start = folder / "start.pending"
     torch.manual_seed(derived_seed(cell["dataset"], cell["model"], cell["method"], cell["seed"]))
@@ -134,7 +140,7 @@ def run_cell(arguments: Any, run: Run) -> dict[str, Any]:
     if not distributed.leads():
         return {"status": "done"}
     example = next(iter(loaded.val))[0][:2]
-    network = pruning.remove(network.eval(), example)
+    network = pruning.remove(network.eval(), example).to(memory_format=torch.channels_last)
     _say("evaluating once on the test set")
     models.save(folder, network, **architecture)
     outcome = {
@@ -152,11 +158,19 @@ def run_cell(arguments: Any, run: Run) -> dict[str, Any]:
         "extra": dict(run.logged),
         "latency": measure.latency({"model": network, "dense": dense}, loaded.input_shape, batch_size=LATENCY_BATCH),
         "time": training_time(run.history),
-        "provenance": provenance.describe(data_checksum=loaded.checksum),
+        "provenance": provenance.describe(data_checksum=loaded.checksum, device=device),
     }
     if arguments.start:
-        os.replace(run.save_start, arguments.start)
+        # A copy: after a kill from here on, the next start finds the original.
+        with replacing(arguments.start) as temporary:
+            shutil.copyfile(run.save_start, temporary)
     return outcome
+
+
+def checkpoint_key(arguments: Any, data_checksum: str, inputs: Mapping[str, Path]) -> str:
+    """Ties checkpoints to all that decides the bits: configuration, code of the method, data, input files."""
+    files = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sorted(inputs.items())}
+    return digest([arguments.cell["config_hash"], arguments.code, data_checksum, files])
 
 
 def load_fit(path: Path) -> Callable[..., nn.Module]:
@@ -205,12 +219,9 @@ def sizes(network: nn.Module, dense: nn.Module, folder: Path, task: Task) -> dic
 
 
 def training_time(history: list[Mapping[str, Any]]) -> dict[str, Any]:
-    """Seconds spent in training steps, and the median over epochs of the mean time of a step."""
-    steps = [1e3 * row["seconds"] / row["steps"] for row in history]
-    return {
-        "train_seconds": round(sum(row["seconds"] for row in history), 3),
-        "step_ms": round(statistics.median(steps), 4) if steps else None,
-    }
+    """Seconds spent in training steps, and their mean: a search that ends half-way counts with its share."""
+    seconds, steps = sum(row["seconds"] for row in history), sum(row["steps"] for row in history)
+    return {"train_seconds": round(seconds, 3), "step_ms": round(1e3 * seconds / steps, 4) if steps else None}
 
 
 def derived_seed(*parts: str | int) -> int:
@@ -228,7 +239,7 @@ def sentence(error: Exception) -> str:
 
 def forget_checkpoints(folder: Path) -> None:
     """Remove what only an unfinished run needs."""
-    for pattern in ("checkpoint.safetensors*", "phase*.safetensors*", "progress.json"):
+    for pattern in ("checkpoint.safetensors*", "phase*.safetensors*", "progress.json", "start.pending", ".*.tmp"):
         for path in folder.glob(pattern):
             path.unlink()
 

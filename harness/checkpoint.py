@@ -24,24 +24,24 @@ class CheckpointError(ValueError):
     """A checkpoint that is damaged or belongs to another configuration."""
 
 
-def save(path: str | Path, state: Any, *, config_hash: str) -> None:
+def save(path: str | Path, state: Any, *, key: str) -> None:
     """Write a nested state of tensors, numbers, strings, lists, tuples and dictionaries.
 
     Args:
         path: Target file; a file that is there becomes `<path>.previous`.
         state: The state; tensors of any dtype, on any device.
-        config_hash: Written into the file and demanded by `load`.
+        key: Of what the state belongs to (configuration, code, data); written into the file and demanded by `load`.
     """
     path, tensors = Path(path), {}
     tree = json.dumps(_split(state, tensors))
-    metadata = {"tree": tree, "config_hash": config_hash, "sha256": _checksum(tensors, tree, config_hash)}
+    metadata = {"tree": tree, "key": key, "sha256": _checksum(tensors, tree, key)}
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
         if path.exists():
             os.replace(path, previous(path))
 
 
-def load(path: str | Path, *, config_hash: str) -> Any:
+def load(path: str | Path, *, key: str) -> Any:
     """Read a state back, on the CPU.
 
     Raises:
@@ -53,19 +53,19 @@ def load(path: str | Path, *, config_hash: str) -> Any:
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"checkpoint {path} is damaged ({error})") from error
-    if metadata.get("config_hash") != config_hash:
-        raise CheckpointError(f"checkpoint {path} was written under another configuration")
-    if metadata.get("sha256") != _checksum(tensors, metadata.get("tree", ""), config_hash):
+    if metadata.get("key") != key:
+        raise CheckpointError(f"checkpoint {path} belongs to another configuration, code or data")
+    if metadata.get("sha256") != _checksum(tensors, metadata.get("tree", ""), key):
         raise CheckpointError(f"checkpoint {path} is damaged (its checksum does not match)")
     return _join(json.loads(metadata["tree"]), tensors)
 
 
-def load_newest(path: str | Path, *, config_hash: str, warn: Callable[[str], None]) -> Any | None:
+def load_newest(path: str | Path, *, key: str, warn: Callable[[str], None]) -> Any | None:
     """The newest intact state among `path` and `<path>.previous`, or None; each bad file is named through `warn`."""
     for candidate in (Path(path), previous(Path(path))):
         if candidate.exists():
             try:
-                return load(candidate, config_hash=config_hash)
+                return load(candidate, key=key)
             except CheckpointError as error:
                 warn(f"{error}: it is not used")
     return None
@@ -76,8 +76,8 @@ def previous(path: Path) -> Path:
     return path.with_name(f"{path.name}.previous")
 
 
-def _checksum(tensors: dict[str, torch.Tensor], tree: str, config_hash: str) -> str:
-    digest = hashlib.sha256(f"{config_hash}\n{tree}\n".encode())
+def _checksum(tensors: dict[str, torch.Tensor], tree: str, key: str) -> str:
+    digest = hashlib.sha256(f"{key}\n{tree}\n".encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

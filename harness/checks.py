@@ -116,7 +116,7 @@ class Subject:
     def task(self, folder: str, stop_after: int | None = None) -> Task:
         """A task on easy data; with `stop_after` its run is told to stop after so many batches."""
         (self.folder / folder).mkdir(exist_ok=True)
-        run = Run(folder=self.folder / folder, config_hash="0" * 16, say=lambda text: None)
+        run = Run(folder=self.folder / folder, key="0" * 16, say=lambda text: None)
         options = {"examples": 8 * RECIPE.batch_size, "seed": 1}
         return Task(
             train_loader=EasyData(**options) if stop_after is None else StoppingData(run, stop_after, **options),
@@ -190,6 +190,14 @@ def check_an_interrupted_run_ends_with_the_same_bits(subject: Subject) -> None:
             f"a run that stopped at batch {stop} of {batches} and was resumed ends with other bits: what happens "
             "between two calls of task.train must follow from the network's weights and task.generator alone"
         )
+
+
+def check_a_run_killed_after_its_last_epoch_is_restored(subject: Subject) -> None:
+    before = subject.outcome.network
+    assert same_bits(before, subject.run("whole").network), (
+        "a run that was killed after its last epoch ends with other bits: whatever fit does after task.train must "
+        "follow from the network's weights and from the state that was handed to task.train"
+    )
 
 
 def check_evaluation_is_deterministic_and_sees_each_image_alone(subject: Subject) -> None:

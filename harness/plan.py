@@ -7,7 +7,6 @@ import difflib
 import functools
 import hashlib
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -172,24 +171,39 @@ def folder(cell: Mapping[str, Any]) -> str:
 
 
 def code_hash(fit: str | Path) -> str:
-    """Hash of a method's own code: its file and the local modules that it imports, except the harness.
+    """Hash of a method's own code: its file and the local modules that it imports, however indirectly.
 
-    Comments, formatting and docstrings do not count; the harness counts through PROTOCOL instead.
-    A fit file in another language is hashed as it is.
+    Modules that every cell runs anyway do not count; they count through PROTOCOL. Nor do comments, formatting and
+    docstrings of Python. A fit file in another language is hashed as it is.
     """
-    pending, seen = [Path(fit).resolve()], {}
+    path = Path(fit).resolve()
+    if path.suffix != ".py":
+        return digest(path.read_text(encoding="utf-8"))
+    own = _closure(path) - _closure(ROOT / "harness" / "cell.py")
+    return digest(sorted((str(part.relative_to(ROOT)), _parsed(part)[0]) for part in own | {path}))
+
+
+def _closure(path: Path) -> set[Path]:
+    """A Python file and the local modules that it imports, however indirectly."""
+    pending, seen = [path], set()
     while pending:
-        path = pending.pop()
-        if path in seen:
-            continue
-        text = path.read_text(encoding="utf-8")
-        if path.suffix != ".py":
-            seen[path] = text
-            continue
-        tree = ast.parse(text)
-        seen[path] = ast.unparse(_without_docstrings(tree))
-        pending += [module for name in _imports(tree) for module in _local_modules(name)]
-    return digest(sorted((str(path.relative_to(ROOT)), code) for path, code in seen.items() if ROOT in path.parents))
+        part = pending.pop()
+        if part not in seen and part.exists():
+            seen.add(part)
+            pending += [module for name in _parsed(part)[1] for module in _local_modules(name)]
+    return seen
+
+
+def _parsed(path: Path) -> tuple[str, tuple[str, ...]]:
+    """Code without comments and docstrings, and the names that it imports."""
+    return _parse(path, path.stat().st_mtime_ns)
+
+
+@functools.cache
+def _parse(path: Path, modified: int) -> tuple[str, tuple[str, ...]]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imports = tuple(_imports(tree))
+    return ast.unparse(_without_docstrings(tree)), imports
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:
@@ -214,8 +228,6 @@ def _imports(tree: ast.Module) -> Iterable[str]:
 
 
 def _local_modules(name: str) -> Iterable[Path]:
-    if re.match(r"harness\b", name):
-        return
     stem = ROOT.joinpath(*name.split("."))
     for path in (stem.with_suffix(".py"), stem / "__init__.py"):
         if path.exists():

@@ -14,22 +14,23 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "safetensors", "wandb", "snakemake")
 
 
-def describe(*, data_checksum: str) -> dict[str, Any]:
+def describe(*, data_checksum: str, device: torch.device) -> dict[str, Any]:
     """Provenance for metrics.json.
 
     Args:
         data_checksum: SHA-256 of the prepared dataset's tensors.
+        device: Where the cell was trained.
     """
     commit = _git("rev-parse", "HEAD")
     return {
         "commit": commit,
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")) if commit else None,
+        "dirty": bool(_git("status", "--porcelain")) if commit else None,
         "data_sha256": data_checksum,
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "hardware": {
             "processor": _processor(),
             "threads": torch.get_num_threads(),
-            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         },
     }
 

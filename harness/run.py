@@ -44,6 +44,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="a further input; init = weights to start from",
     )
     add("--start", type=Path, help="also write the weights at recipe.prune_epoch to this file")
+    add("--code", default="", help="hash of the method's code: checkpoints of other code are not used")
     add("--tables", default="", help="comma-separated tables that the cell belongs to (for Weights & Biases)")
     add("--device", default=os.environ.get("EDROPOUT_DEVICE", "auto"), help="auto, cpu, cuda or cuda:N")
     return parser.parse_args(arguments)
@@ -87,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def acquire(lock: IO[str]) -> bool:
-    """Take the run folder's lock and write our process number into it; False if somebody keeps it."""
+    """Take the run folder's lock; False if somebody keeps it."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
@@ -97,10 +98,15 @@ def acquire(lock: IO[str]) -> bool:
                 return False
             time.sleep(0.2)
         else:
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
+            write_owner(lock, os.getpid())
             return True
+
+
+def write_owner(lock: IO[str], process: int) -> None:
+    """Say in the lock file who keeps it: the trainer, which may outlive its supervisor."""
+    lock.truncate(0)
+    lock.write(str(process))
+    lock.flush()
 
 
 def supervise(folder: Path, lock: IO[str], *, processes: int) -> tuple[int, bool]:
@@ -126,13 +132,15 @@ def supervise(folder: Path, lock: IO[str], *, processes: int) -> tuple[int, bool
             stderr=log,
             pass_fds=[lock.fileno()],
             start_new_session=True,
-            preexec_fn=end_with_parent if processes > 1 else None,
+            preexec_fn=end_with_parent,
         )
+    write_owner(lock, trainer.pid)
     signalled = False
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             code = trainer.wait(timeout=0.2)
-            return code, signalled or bool(told) or code == STOPPED
+            # A trainer that was past its last epoch when it was told ends with a result and exit code 0.
+            return code, code == STOPPED or (code != 0 and bool(signalled or told))
         if not signalled and (told or os.getppid() != parent):
             trainer.terminate()
             signalled = True

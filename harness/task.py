@@ -33,7 +33,7 @@ class Run:
 
     Attributes:
         folder: Where checkpoints, history.csv and progress.json go.
-        config_hash: Ties checkpoints to the configuration.
+        key: Ties checkpoints to the configuration, code, data and inputs that they were made with.
         epoch: Epochs of the budget that are used up, the dense checkpoint's included.
         say: Prints a line to the job's log.
         on_row: Told of every history row (Weights & Biases).
@@ -42,7 +42,7 @@ class Run:
     """
 
     folder: Path
-    config_hash: str
+    key: str
     epoch: int = 0
     say: Callable[[str], None] = print
     on_row: Callable[[dict[str, Any]], None] = lambda row: None
@@ -54,6 +54,7 @@ class Run:
     full: nn.Module | None = None
     stopping: bool = False
     saved_at: float = field(default_factory=time.monotonic)
+    save_seconds: float = 0.0
 
     @property
     def checkpoint_path(self) -> Path:
@@ -201,7 +202,7 @@ class _Phase:
     def _restore(self) -> bool:
         """Load the finished phase or its newest checkpoint; True when there is nothing left to train."""
         memory = self.memory
-        options = {"config_hash": memory.config_hash, "warn": memory.say}
+        options = {"key": memory.key, "warn": memory.say}
         state = checkpoint.load_newest(memory.phase_path(memory.phase), **options)
         if state is None:
             state = checkpoint.load_newest(memory.checkpoint_path, **options)
@@ -225,12 +226,14 @@ class _Phase:
         }
 
     def _save(self) -> None:
+        started = time.monotonic()
         self._write(self.memory.checkpoint_path)
         self.memory.saved_at = time.monotonic()
+        self.memory.save_seconds = self.memory.saved_at - started
 
     def _write(self, path: Path) -> None:
         if distributed.leads():
-            checkpoint.save(path, self._state(), config_hash=self.memory.config_hash)
+            checkpoint.save(path, self._state(), key=self.memory.key)
 
     def _on_batch(self, progress: Progress) -> None:
         # The last batch of an epoch waits for the epoch's end, where validation has been done.
@@ -242,7 +245,8 @@ class _Phase:
         if distributed.any_of(memory.stopping):
             self._save()
             raise Interrupted
-        if time.monotonic() - memory.saved_at >= memory.checkpoint_seconds:
+        # Large networks on slow disks: at most a twentieth of the time goes into checkpoints.
+        if time.monotonic() - memory.saved_at >= max(memory.checkpoint_seconds, 20 * memory.save_seconds):
             self._save()
 
     def _on_epoch(self, progress: Progress, row: dict[str, Any]) -> None:

@@ -39,7 +39,10 @@ class Tracker:
             dir=str(folder),
             resume="allow",
             settings=wandb.Settings(
-                console="off", x_disable_stats=True, init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT", "30"))
+                console="off",
+                x_disable_stats=True,
+                init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT", "30")),
+                finish_timeout=60,
             ),
         )
 

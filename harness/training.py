@@ -148,6 +148,8 @@ def run_epochs(
         distributed.reseed(train_loader, progress.epoch)
         distributed.check_alike(model)
         row = _row(progress, recipe, distributed.mean_of(evaluate(evaluated(), val_loader)))
+        if not math.isfinite(row["val_loss"]):
+            raise TrainingError(f"the validation loss became {row['val_loss']} after epoch {progress.epoch + 1}")
         progress.epoch, progress.batch = progress.epoch + 1, 0
         progress.loss_sum, progress.examples, progress.epoch_seconds = 0.0, 0, 0.0
         on_epoch(progress, row)

@@ -111,14 +111,14 @@ def test_any_checkpoint_comes_back_and_any_flipped_bit_is_seen(tmp_path_factory,
     path = tmp_path_factory.getbasetemp() / "checkpoint"
     path.unlink(missing_ok=True)
     whole = {"state": state, "tensor": torch.arange(size)}
-    checkpoint.save(path, whole, config_hash="0" * 16)
-    loaded = checkpoint.load(path, config_hash="0" * 16)
+    checkpoint.save(path, whole, key="0" * 16)
+    loaded = checkpoint.load(path, key="0" * 16)
     assert loaded["state"] == state and torch.equal(loaded["tensor"], whole["tensor"])
     content = bytearray(path.read_bytes())
     content[flip % len(content)] ^= 1 << bit
     path.write_bytes(content)
     try:
-        changed = checkpoint.load(path, config_hash="0" * 16)
+        changed = checkpoint.load(path, key="0" * 16)
     except checkpoint.CheckpointError as error:
         assert str(path) in str(error)
     else:

@@ -24,5 +24,5 @@ def make_task(folder, *, shape=(1, 8, 8), classes=3, epochs=2, used=0, inputs=()
         device=torch.device("cpu"),
         seed=3,
         inputs=dict(inputs),
-        run=Run(folder=folder, config_hash="0" * 16, epoch=used, say=lambda text: None),
+        run=Run(folder=folder, key="0" * 16, epoch=used, say=lambda text: None),
     )

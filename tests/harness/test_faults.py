@@ -65,10 +65,10 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_one_before_it_intact(small_di
     from harness import checkpoint
 
     disk = small_disk("size=256k")
-    checkpoint.save(disk / "c", {"epoch": 1, "w": torch.ones(1000)}, config_hash="0" * 16)
+    checkpoint.save(disk / "c", {"epoch": 1, "w": torch.ones(1000)}, key="0" * 16)
     with pytest.raises(Exception, match=r"No space left|os error 28"):
-        checkpoint.save(disk / "c", {"epoch": 2, "w": torch.ones(100_000)}, config_hash="0" * 16)
-    assert checkpoint.load_newest(disk / "c", config_hash="0" * 16, warn=print)["epoch"] == 1
+        checkpoint.save(disk / "c", {"epoch": 2, "w": torch.ones(100_000)}, key="0" * 16)
+    assert checkpoint.load_newest(disk / "c", key="0" * 16, warn=print)["epoch"] == 1
     assert [path.name for path in disk.iterdir()] == ["c"]
 
 
@@ -79,14 +79,14 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_a_usable_one(tmp_path, mome
     from harness import checkpoint
 
     calls = 1 if moment == "between the renames" else 0
-    checkpoint.save(tmp_path / "c", {"epoch": 1, "w": torch.ones(10)}, config_hash="0" * 16)
+    checkpoint.save(tmp_path / "c", {"epoch": 1, "w": torch.ones(10)}, key="0" * 16)
     code = (
         "import os, torch\nfrom harness import checkpoint\nreal, left = os.replace, [CALLS]\n"
         "def replace(*paths):\n    if not left[0]:\n        os.kill(os.getpid(), 9)\n"
         "    left[0] -= 1\n    real(*paths)\n"
         "os.replace = replace\n"
-        "checkpoint.save(PATH, {'epoch': 2, 'w': torch.ones(10)}, config_hash='0' * 16)"
+        "checkpoint.save(PATH, {'epoch': 2, 'w': torch.ones(10)}, key='0' * 16)"
     )
     code = code.replace("CALLS", str(calls)).replace("PATH", repr(str(tmp_path / "c")))
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == -9
-    assert checkpoint.load_newest(tmp_path / "c", config_hash="0" * 16, warn=print)["epoch"] == 1
+    assert checkpoint.load_newest(tmp_path / "c", key="0" * 16, warn=print)["epoch"] == 1

@@ -28,7 +28,7 @@ def network(seed=0):
 
 def make_task(folder, recipe=RECIPE, **options):
     folder.mkdir(exist_ok=True)
-    run = Run(folder=folder, config_hash="0" * 16, **options)
+    run = Run(folder=folder, key="0" * 16, **options)
     return Task(
         train_loader=Loader(seed=1),
         val_loader=Loader(seed=2),

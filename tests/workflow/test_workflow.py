@@ -190,6 +190,21 @@ def test_a_wrong_key_is_named(fresh):
     refused(fresh, "config key 'recipes.quick'")
 
 
+@pytest.mark.parametrize("key", ["data", "build", "tables"])
+def test_a_missing_key_is_named(fresh, key):
+    config = fresh.config
+    del config[key]
+    fresh.configure(config)
+    refused(fresh, f"'{key}' is a required property")
+
+
+def test_a_crash_halfway_through_the_figures_is_no_success(fresh):
+    crash = "import pathlib, sys\npathlib.Path(sys.argv[sys.argv.index('--out') + 1]).mkdir()\nsys.exit(3)\n"
+    fresh.write("paper/figures.py", crash)
+    code, output = fresh.snakemake()
+    assert code != 0 and "Error in rule figures" in output
+
+
 def test_a_wrong_hyper_parameter_is_named(fresh):
     config = fresh.config
     config["methods"]["l1"] = {"prune_ration": 0.5}

@@ -25,7 +25,7 @@ rule cell:
         inputs=named_inputs,
         start="",
     shell:
-        "python -m harness.run {input.fit:q} --cell {params.cell:q} --data {input.data:q}"
+        "exec python -m harness.run {input.fit:q} --cell {params.cell:q} --code {params.code} --data {input.data:q}"
         " --out {output.metrics:q} --tables {resources.tables:q} {params.inputs} {params.start}"
 
 

@@ -1,6 +1,7 @@
 """Path patterns and input functions; everything that is Python and not a rule."""
 
 import fcntl
+import functools
 import json
 import os
 import shlex
@@ -24,22 +25,15 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Rules say `python`: that of a conda environment if one is deployed, else the one that runs Snakemake, also when
 # .venv/bin/snakemake is called without activation.
 if not workflow.deployment_settings.deployment_method:
-    shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
+    shell.prefix(f"set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
 
 CELL = "results/{dataset}/{model}/{method}/seed{seed}"
-DATA = "results/data/{dataset}.safetensors"
+PREPARED = "results/data/{dataset}.safetensors"
+DATA = ancient(PREPARED)  # What is in it is part of each cell's parameters: preparing it again reruns no cell.
 DENSE = "results/{dataset}/{model}/dense/seed{seed}/start.safetensors"
 EDROPOUT = "results/{dataset}/{model}/edropout/seed{seed}/metrics.json"
 PAPER = "results/paper/{table}"
 BASELINES = sorted((ROOT / "workflow" / "baselines").glob("*.smk"))
-
-
-wildcard_constraints:
-    dataset="[a-z0-9_.-]+",
-    model="[a-z0-9_.]+",
-    method="[a-z0-9_.-]+",
-    seed="[0-9]+",
-    table="|".join(config.get("tables", {})) or "none",
 
 
 def forget_stale_locks():
@@ -53,6 +47,7 @@ def forget_stale_locks():
     try:
         fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        guard.close()
         return None
     shutil.rmtree(".snakemake/locks", ignore_errors=True)
     return guard
@@ -79,6 +74,17 @@ def check_config():
         raise WorkflowError(str(error))
 
 
+check_config()
+
+
+wildcard_constraints:
+    dataset="[a-z0-9_.-]+",
+    model="[a-z0-9_.]+",
+    method="[a-z0-9_.-]+",
+    seed="[0-9]+",
+    table="|".join(config["tables"]),
+
+
 def cell_json(wildcards):
     """The cell's configuration: a parameter of its rule, so that changing it runs the cell again."""
     cell = plan.cell(
@@ -97,7 +103,13 @@ def method_code(wildcards, input):
         plan.check_hyperparameters(wildcards.method, config["methods"][wildcards.method] or {}, input.fit)
     except plan.ConfigError as error:
         raise WorkflowError(str(error))
-    return plan.code_hash(input.fit)
+    return code_hash(input.fit)
+
+
+@functools.cache
+def code_hash(path):
+    """The same for all jobs of a method while one Snakemake plans."""
+    return plan.code_hash(path)
 
 
 def named_inputs(wildcards, input):
@@ -167,4 +179,4 @@ def table_outputs(table):
 
 def paper_code(module):
     """Input function: hash of a module of paper/ and of what it imports there, so that editing it renders again."""
-    return lambda wildcards: plan.code_hash(ROOT / "paper" / f"{module}.py")
+    return lambda wildcards: code_hash(ROOT / "paper" / f"{module}.py")

@@ -3,7 +3,7 @@
 
 rule data:
     output:
-        DATA,
+        PREPARED,
     log:
         "results/data/{dataset}.log",
     conda:
