@@ -76,21 +76,22 @@ def test_a_second_trainer_is_refused_while_the_first_one_lives(tmp_path):
     wait_for_trainer(tmp_path)
     second = start(tmp_path, WAITS)
     _, errors = second.communicate(timeout=30)
-    assert second.returncode == 1 and f"process {first.pid}" in errors
+    children = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()
+    assert second.returncode == 1 and f"process {children[0]}" in errors
     first.terminate()
     first.communicate(timeout=30)
 
 
-def test_the_trainer_of_a_killed_supervisor_keeps_the_folder_until_it_ends(tmp_path):
-    supervisor = start(tmp_path, WAITS)
+def test_a_trainer_outlives_its_killed_supervisor_only_with_the_folders_lock(tmp_path):
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+    supervisor = start(tmp_path, deaf)
     wait_for_trainer(tmp_path)
     supervisor.kill()
     supervisor.communicate(timeout=30)
+    trainer = int((tmp_path / ".lock").read_text())
     with open(tmp_path / ".lock", "a+") as lock, pytest.raises(BlockingIOError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    for process in Path("/proc").glob("[0-9]*/cmdline"):
-        if b"time.sleep(60)" in process.read_bytes() and str(process.parent.name) != str(os.getpid()):
-            os.kill(int(process.parent.name), signal.SIGTERM)
+    os.kill(trainer, signal.SIGKILL)
 
 
 def test_a_supervisor_whose_parent_dies_stops_its_trainer(tmp_path):
