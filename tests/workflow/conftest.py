@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+SECRET = "0123456789abcdef0123456789abcdef01234567"
 QUICK_RECIPE = {"epochs": 4, "prune_epoch": 2}
 
 
@@ -48,7 +49,7 @@ class Project:
 def environment():
     keep = "EDROPOUT_CHECKPOINT_SECONDS"
     variables = {name: value for name, value in os.environ.items() if not name.startswith("EDROPOUT_") or name == keep}
-    return {**variables, "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
+    return {**variables, "WANDB_MODE": "offline", "WANDB_SILENT": "true", "WANDB_API_KEY": SECRET}
 
 
 def copy_of_the_repository(folder):

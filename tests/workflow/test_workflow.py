@@ -5,11 +5,12 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
 import pandas
 import pytest
 import yaml
-from conftest import ROOT, environment, reduced
+from conftest import ROOT, SECRET, environment, reduced
 
 CELL = "results/digits/resnet8"
 
@@ -41,6 +42,12 @@ def test_a_run_leaves_result_history_weights_log_and_tracking(project):
     assert list(folder.glob("wandb/offline-run-*/run-*.wandb"))
     assert not list(folder.glob("*checkpoint*")) and not list(folder.glob("phase*"))
     assert "epoch 4/4" in (folder / "log.txt").read_text()
+
+
+def test_no_secret_is_left_in_any_file(project):
+    files = [path for path in project.folder.rglob("*") if path.is_file() and ".git" not in path.parts]
+    assert len(files) > 100
+    assert not [path for path in files if SECRET.encode() in path.read_bytes() and "tests" not in path.parts]
 
 
 def test_running_again_does_nothing(project):
@@ -174,6 +181,22 @@ def test_a_failed_cell_stops_no_other_and_is_marked_and_tried_again(fresh):
 
 def shipped_config():
     return yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+
+
+def test_a_second_snakemake_in_the_same_folder_is_refused_and_the_first_goes_on(fresh):
+    config = fresh.config
+    config["recipes"]["quick"].update(epochs=60, prune_epoch=30)
+    fresh.configure(config)
+    first = fresh.start()
+    deadline = time.monotonic() + 60
+    while not (fresh.folder / CELL / "dense" / "seed1" / "progress.json").exists():
+        assert time.monotonic() < deadline and first.poll() is None
+        time.sleep(0.1)
+    code, output = fresh.snakemake()
+    assert code != 0 and ("cannot be locked" in output or "another Snakemake" in output)
+    assert fresh.snakemake("-n")[0] == 0
+    output, _ = first.communicate(timeout=600)
+    assert first.returncode == 0, output
 
 
 def refused(project, sentence, *arguments):
