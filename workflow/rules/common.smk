@@ -53,18 +53,6 @@ def forget_stale_locks():
     return guard
 
 
-def limit_gpu_jobs():
-    """Start no more jobs on this machine's GPUs than they have slots; on a cluster the scheduler counts them.
-
-    A machine without a GPU has the limit 0, to which Snakemake then reduces what a job asks for.
-    """
-    if workflow.local_exec and "gpu" not in workflow.global_resources:
-        try:
-            workflow.register_resource("gpu", devices.slots())
-        except devices.DeviceError as error:
-            raise WorkflowError(str(error))
-
-
 def check_config():
     """Stop before the DAG is built, with one sentence, if config.yaml cannot be run."""
     try:
