@@ -13,6 +13,7 @@ import ctypes
 import fcntl
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -88,7 +89,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def acquire(lock: IO[str]) -> bool:
-    """Take the run folder's lock; False if somebody keeps it."""
+    """Take the run folder's lock; False if somebody keeps it, on this machine or on another one.
+
+    Raises:
+        OSError: the file system has no locks, or is full.
+    """
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
@@ -97,6 +102,9 @@ def acquire(lock: IO[str]) -> bool:
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.2)
+        except OSError as error:
+            reason = "the file system has no locks, mount NFS as version 4 and Lustre with -o flock"
+            raise OSError(error.errno, reason, lock.name) from error
         else:
             write_owner(lock, os.getpid())
             return True
@@ -105,7 +113,7 @@ def acquire(lock: IO[str]) -> bool:
 def write_owner(lock: IO[str], process: int) -> None:
     """Say in the lock file who keeps it: the trainer, which may outlive its supervisor."""
     lock.truncate(0)
-    lock.write(str(process))
+    lock.write(f"{process} on {platform.node()}")
     lock.flush()
 
 

@@ -1,5 +1,6 @@
 """The supervisor: every end of a trainer is recorded, and two trainers never share a folder."""
 
+import errno
 import fcntl
 import json
 import os
@@ -88,7 +89,7 @@ def test_a_trainer_outlives_its_killed_supervisor_only_with_the_folders_lock(tmp
     wait_for_trainer(tmp_path)
     supervisor.kill()
     supervisor.communicate(timeout=30)
-    trainer = int((tmp_path / ".lock").read_text())
+    trainer = int((tmp_path / ".lock").read_text().split()[0])
     with open(tmp_path / ".lock", "a+") as lock, pytest.raises(BlockingIOError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.kill(trainer, signal.SIGKILL)
@@ -113,3 +114,14 @@ def test_a_supervisor_whose_parent_dies_stops_its_trainer(tmp_path):
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
     assert not (tmp_path / "metrics.json").exists()
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, capsys):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    arguments = ["fit.py", "--cell", json.dumps(CELL), "--data", "d", "--out", str(tmp_path / "metrics.json")]
+    monkeypatch.setattr(sys, "argv", ["run", *arguments])
+    assert run.main() == 1
+    assert "the file system has no locks, mount NFS as version 4" in capsys.readouterr().err
