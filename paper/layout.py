@@ -14,7 +14,8 @@ from paper.summary import problems, seed_warning, summarise
 
 COMPARISON_CAPTION = (
     "Mean ± 95 % interval (Student's t) over n seeds, on the test set. Kept: non-zero parameters after physical "
-    "removal, over those of the dense network; a row named (full) evaluates the same training with all weights. "
+    "removal, over those of the dense network that the row names as its model, also where a method, such as "
+    "ChannelNet, has an architecture of its own; a row named (full) evaluates the same training with all weights. "
     "MACs: multiply-accumulates of one forward pass of one example. Latency ratio: median forward time over that of "
     "the dense network measured beside it. Epochs: training behind the row, the dense start included."
 )
