@@ -59,8 +59,13 @@ def nonzero(model: nn.Module) -> int:
 
 
 def layer_ratios(model: nn.Module, dense: nn.Module) -> dict[str, float]:
-    """Kept ratio of each weight tensor of `dense`: non-zeros in `model` over all entries in `dense`."""
+    """Kept ratio of each weight tensor of `dense`: non-zeros in `model` over all entries in `dense`.
+
+    Empty for an architecture of its own, whose layers have no counterpart.
+    """
     kept = dict(model.named_parameters())
+    if kept.keys().isdisjoint(name for name, _ in dense.named_parameters()):
+        return {}
     return {
         name.removesuffix(".weight"): (int(kept[name].count_nonzero()) if name in kept else 0) / weight.numel()
         for name, weight in dense.named_parameters()

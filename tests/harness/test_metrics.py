@@ -58,6 +58,10 @@ def test_counts_of_parameters_multiply_accumulates_and_zeros():
     assert metrics.layer_ratios(model, small()) == {"0": 0.75, "3": 1.0}
 
 
+def test_an_architecture_of_its_own_has_no_layer_ratios():
+    assert metrics.layer_ratios(nn.Sequential(nn.Flatten(), nn.Linear(36, 10)), small()) == {}
+
+
 def test_latency_names_batch_and_threads_and_measures_every_network():
     outcome = metrics.latency({"model": small(), "dense": small()}, (1, 6, 6), batch_size=2, runs=5)
     assert outcome["batch_size"] == 2 and outcome["threads"] == torch.get_num_threads()
