@@ -64,12 +64,12 @@ def layer_ratios(model: nn.Module, dense: nn.Module) -> dict[str, float]:
     Empty for an architecture of its own, whose layers have no counterpart.
     """
     kept = dict(model.named_parameters())
-    if kept.keys().isdisjoint(name for name, _ in dense.named_parameters()):
+    weights = {name: weight for name, weight in dense.named_parameters() if weight.dim() > 1}
+    if kept.keys().isdisjoint(weights):
         return {}
     return {
         name.removesuffix(".weight"): (int(kept[name].count_nonzero()) if name in kept else 0) / weight.numel()
-        for name, weight in dense.named_parameters()
-        if weight.dim() > 1
+        for name, weight in weights.items()
     }
 
 
