@@ -16,8 +16,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from harness import plan
 
 TRAINING_EXAMPLES = {
@@ -40,12 +38,10 @@ def main() -> int:
     parser.add_argument("--configfile", type=Path, default=Path("config/config.yaml"))
     parser.add_argument("--steps", type=int, default=3, help="training steps to time after one of warm-up")
     arguments = parser.parse_args()
-    config = yaml.safe_load(arguments.configfile.read_text(encoding="utf-8"))
-    unknown = [table for table in arguments.tables if table not in config["tables"]]
-    if unknown:
-        print(
-            f"no table '{unknown[0]}' in {arguments.configfile}: it has {', '.join(config['tables'])}", file=sys.stderr
-        )
+    try:
+        config = plan.read(arguments.configfile, arguments.tables)
+    except plan.ConfigError as error:
+        print(error, file=sys.stderr)
         return 1
     costs = relative_costs(config)
     timed: dict[str, tuple[float, int]] = {}

@@ -38,15 +38,40 @@ class ConfigError(ValueError):
     """A configuration that cannot be run; the message is one sentence that names the key."""
 
 
-def check(config: Config, methods_with_rule: Iterable[str]) -> None:
+def methods_with_rule() -> set[str]:
+    """Names of the methods that a rule makes: the two that are always there, and one for each file of baselines."""
+    return {"dense", "edropout", *(path.stem for path in (ROOT / "workflow" / "baselines").glob("*.smk"))}
+
+
+def read(path: Path, tables: Iterable[str] = ()) -> Config:
+    """Read and check a configuration file.
+
+    Args:
+        path: config.yaml.
+        tables: Tables that it must have.
+
+    Raises:
+        ConfigError: it cannot be read or run, or lacks a table.
+    """
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    check(config, methods_with_rule())
+    for table in tables:
+        _require(table, config["tables"], "tables", "table")
+    return config
+
+
+def check(config: Config, rules_of_methods: Iterable[str]) -> None:
     """Raise ConfigError unless every key, value and cross-reference of `config` holds.
 
     Args:
         config: The parsed config.yaml.
-        methods_with_rule: Names of the methods that a rule makes (the part before the first `-`).
+        rules_of_methods: Names of the methods that a rule makes (the part before the first `-`).
     """
     _check_schema(config)
-    rules = set(methods_with_rule)
+    rules = set(rules_of_methods)
     for name, section in config["datasets"].items():
         _require(section["recipe"], config["recipes"], f"datasets.{name}.recipe", "recipe")
     for name, recipe in config["recipes"].items():

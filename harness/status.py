@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from harness import plan
 
 STATES = ("done", "running", "failed", "stopped", "waiting")
@@ -29,14 +27,12 @@ def main() -> int:
     parser.add_argument("--watch", action="store_true", help="show again every two seconds until nothing is left")
     parser.add_argument("--all", action="store_true", help="list the finished and the waiting cells too")
     arguments = parser.parse_args()
-    config = yaml.safe_load(arguments.configfile.read_text(encoding="utf-8"))
-    tables = arguments.tables or config["build"]
-    unknown = [table for table in tables if table not in config["tables"]]
-    if unknown:
-        print(
-            f"no table '{unknown[0]}' in {arguments.configfile}: it has {', '.join(config['tables'])}", file=sys.stderr
-        )
+    try:
+        config = plan.read(arguments.configfile, arguments.tables)
+    except plan.ConfigError as error:
+        print(error, file=sys.stderr)
         return 1
+    tables = arguments.tables or config["build"]
     while True:
         states = [state for table in tables for state in table_states(config, table)]
         if arguments.watch and sys.stdout.isatty():
