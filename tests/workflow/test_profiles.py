@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import copy_of_the_repository, environment, reduced
+from projects import copy_of_the_repository, environment, reduced
 
 CELL = "results/digits/resnet8/dense/seed1/metrics.json"
 
@@ -144,15 +144,17 @@ def test_slurm_jobs_train_a_cell(small, tmp_path):
         "srun": SRUN,
         "sacct": SACCT,
         "sinfo": "#!/bin/sh\n",
-        "sacctmgr": "#!/bin/sh\necho mine\n",
+        "sacctmgr": "#!/bin/sh\necho my_account\n",
     }
     variables = {"PATH": commands(tmp_path / "bin", **stand_ins), "SLURM_STAND_IN": str(tmp_path)}
-    account = ["--default-resources", "slurm_account='mine'", "slurm_partition='gpu'", "runtime=10", "mem_mb=3000"]
+    profile = small.folder / "profiles" / "slurm" / "config.yaml"
+    profile.write_text(profile.read_text().replace("# slurm_account", "slurm_account"))
     quickly = ["--slurm-init-seconds-before-status-checks", "1", "--retries", "0"]
-    snakemake(small, CELL, "--profile", "profiles/slurm", *account, *quickly, **variables)
+    snakemake(small, CELL, "--profile", "profiles/slurm", *quickly, **variables)
     assert json.loads((small.folder / CELL).read_text())["status"] == "done"
     submitted = (tmp_path / "submitted").read_text()
-    assert "--gpus=1" in submitted and "--mem 3000" in submitted and "-t 10" in submitted
+    asked = ("--gpus=1", "--nodes=1", "--cpus-per-task=1", "--mem 800", "-t 1440", "-A my_account")
+    assert all(option in submitted.splitlines()[-1] for option in asked), submitted
 
 
 KUBERNETES = """
