@@ -9,7 +9,7 @@ import signal
 import time
 from pathlib import Path
 
-from conftest import Project, reduced
+from projects import Project, reduced
 
 KILLS = int(os.environ.get("EDROPOUT_KILLS", "4"))
 METHODS = ["dense", "edropout", "l1", "thinet", "ipruning", "deep_compression"]

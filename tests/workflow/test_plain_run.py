@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from conftest import ROOT
+from projects import ROOT
 
 from harness import plan, result
 

@@ -10,7 +10,7 @@ import time
 import pandas
 import pytest
 import yaml
-from conftest import ROOT, SECRET, environment, reduced
+from projects import ROOT, SECRET, environment, reduced
 
 CELL = "results/digits/resnet8"
 
