@@ -24,9 +24,9 @@ from torch import nn
 from harness import data as datasets
 from harness import distributed, models, provenance, pruning, result
 from harness import metrics as measure
+from harness.code import digest
 from harness.devices import choose_device
 from harness.files import replacing
-from harness.plan import digest
 from harness.run import STOPPED, end_with_parent, error_file, parse
 from harness.task import Interrupted, Run, Task
 from harness.tracking import Tracker

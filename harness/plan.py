@@ -5,8 +5,6 @@ from __future__ import annotations
 import ast
 import difflib
 import functools
-import hashlib
-import json
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -15,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from harness.code import digest
 from harness.result import PROTOCOL
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -185,75 +184,6 @@ def cell(config: Config, *, dataset: str, model: str, method: str, seed: int | s
     return {**content, "config_hash": digest(content)}
 
 
-def digest(content: Any) -> str:
-    """16 hexadecimal digits of the SHA-256 of the canonical JSON of `content`."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
 def folder(cell: Mapping[str, Any]) -> str:
     """Where a cell leaves its results, relative to the working folder."""
     return f"results/{cell['dataset']}/{cell['model']}/{cell['method']}/seed{cell['seed']}"
-
-
-def code_hash(fit: str | Path) -> str:
-    """Hash of a method's own code: its file and the local modules that it imports, however indirectly.
-
-    Modules that every cell runs anyway do not count; they count through PROTOCOL. Nor do comments, formatting and
-    docstrings of Python. A fit file in another language is hashed as it is.
-    """
-    path = Path(fit).resolve()
-    if path.suffix != ".py":
-        return digest(path.read_text(encoding="utf-8"))
-    own = _closure(path) - _closure(ROOT / "harness" / "cell.py")
-    return digest(sorted((str(part.relative_to(ROOT)), _parsed(part)[0]) for part in own | {path}))
-
-
-def _closure(path: Path) -> set[Path]:
-    """A Python file and the local modules that it imports, however indirectly."""
-    pending, seen = [path], set()
-    while pending:
-        part = pending.pop()
-        if part not in seen and part.exists():
-            seen.add(part)
-            pending += [module for name in _parsed(part)[1] for module in _local_modules(name)]
-    return seen
-
-
-def _parsed(path: Path) -> tuple[str, tuple[str, ...]]:
-    """Code without comments and docstrings, and the names that it imports."""
-    return _parse(path, path.stat().st_mtime_ns)
-
-
-@functools.cache
-def _parse(path: Path, modified: int) -> tuple[str, tuple[str, ...]]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    imports = tuple(_imports(tree))
-    return ast.unparse(_without_docstrings(tree)), imports
-
-
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if (
-            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
-            and body
-            and ast.get_docstring(node) is not None
-        ):
-            node.body = body[1:] or [ast.Pass()]
-    return tree
-
-
-def _imports(tree: ast.Module) -> Iterable[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-def _local_modules(name: str) -> Iterable[Path]:
-    stem = ROOT.joinpath(*name.split("."))
-    for path in (stem.with_suffix(".py"), stem / "__init__.py"):
-        if path.exists():
-            yield path

@@ -126,20 +126,6 @@ def test_cells_are_the_product_of_a_table():
     assert len(cells) == expected == len({plan.folder(cell) for cell in cells})
 
 
-def test_code_hash_ignores_comments_and_sees_code(tmp_path, monkeypatch):
-    monkeypatch.setattr(plan, "ROOT", tmp_path)
-    (tmp_path / "library").mkdir()
-    (tmp_path / "library" / "__init__.py").write_text("")
-    part, fit = tmp_path / "library" / "part.py", tmp_path / "fit.py"
-    part.write_text("VALUE = 1\n")
-    fit.write_text('"""Doc."""\nfrom library.part import VALUE\n\ndef fit():\n    """What."""\n    return VALUE\n')
-    first = plan.code_hash(fit)
-    fit.write_text("from library.part import VALUE\n# why\ndef fit():\n  return (VALUE)\n")
-    assert plan.code_hash(fit) == first
-    part.write_text("VALUE = 2\n")
-    assert plan.code_hash(fit) != first
-
-
 def test_a_hyper_parameter_that_fit_does_not_have_is_named(tmp_path):
     fit = tmp_path / "fit.py"
     fit.write_text("def fit(model, task, *, prune_ratio=0.5):\n    return model\n")

@@ -18,7 +18,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from harness import distributed, plan, result
+from harness import distributed, result
+from harness.code import digest
 from harness.datasets import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,7 +75,7 @@ def start(folder, data, *, processes, fit="baselines/dense.py", model="test_conv
             "hyperparameters": hyperparameters or {},
         },
     }
-    cell = json.dumps({**content, "config_hash": plan.digest(content)})
+    cell = json.dumps({**content, "config_hash": digest(content)})
     command = [sys.executable, "-m", "harness.run", str(fit), "--cell", cell, "--data", str(data)]
     environment = {**os.environ, "WANDB_MODE": "disabled", "EDROPOUT_CHECKPOINT_SECONDS": "0.05"}
     return subprocess.Popen(

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import plan, result, run
+from harness import result, run
+from harness.code import digest
 
 ROOT = Path(__file__).resolve().parents[2]
 CELL = {
@@ -22,7 +23,7 @@ CELL = {
     "seed": 1,
     "protocol": result.PROTOCOL,
     "config": {"data": {}, "recipe": {}, "hyperparameters": {}},
-    "config_hash": plan.digest("x"),
+    "config_hash": digest("x"),
 }
 
 

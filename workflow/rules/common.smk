@@ -15,7 +15,7 @@ from snakemake.shell import shell
 ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from harness import devices, plan
+from harness import code, devices, plan
 from harness.run import failures
 
 # Jobs import torch: without byte code on disk that costs seconds each time.
@@ -97,7 +97,7 @@ def method_code(wildcards, input):
 @functools.cache
 def code_hash(path):
     """The same for all jobs of a method while one Snakemake plans."""
-    return plan.code_hash(path)
+    return code.code_hash(path)
 
 
 def named_inputs(wildcards, input):
