@@ -11,8 +11,8 @@ from pathlib import Path
 
 from projects import Project, reduced
 
-KILLS = int(os.environ.get("EDROPOUT_KILLS", "4"))
-METHODS = ["dense", "edropout", "l1", "thinet", "ipruning", "deep_compression"]
+KILLS = int(os.environ.get("EDROPOUT_KILLS", "3"))
+METHODS = ["dense", "edropout", "thinet", "ipruning"]
 
 
 def processes_in(folder):
@@ -64,7 +64,7 @@ def copy(project, folder):
     shutil.rmtree(folder / "results", ignore_errors=True)
     fresh = Project(folder)
     config = reduced(fresh.config, METHODS)
-    config["recipes"]["quick"].update(epochs=30, prune_epoch=15)
+    config["recipes"]["quick"].update(epochs=20, prune_epoch=10)
     fresh.configure(config)
     return fresh
 
