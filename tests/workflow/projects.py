@@ -35,8 +35,8 @@ class Project:
     def start(self, *arguments, **options):
         """A running Snakemake."""
         command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        return subprocess.Popen(command, cwd=self.folder, env=environment(), **pipes, **options)
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, **options}
+        return subprocess.Popen(command, cwd=self.folder, env=environment(), **options)
 
     def snakemake(self, *arguments):
         """Exit code and output of a Snakemake that runs to its end."""
