@@ -161,8 +161,9 @@ def scratch_source(wildcards):
 
 
 def table_outputs(table):
-    """What the target of a table asks for: everything else is made on the way to it."""
-    return [pattern.format(table=table) for pattern in (f"{PAPER}.txt", f"{PAPER}/artifacts.txt")]
+    """All that the target of a table asks for: what is missing of it is made again."""
+    kinds = [".csv", ".md", ".tex", ".html", ".pdf", ".txt", "/figures", "/statistics", "/artifacts.txt"]
+    return [PAPER.format(table=table) + kind for kind in kinds]
 
 
 def paper_code(module):
