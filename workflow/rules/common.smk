@@ -162,8 +162,9 @@ def scratch_source(wildcards):
 
 def table_outputs(table):
     """All that the target of a table asks for: what is missing of it is made again."""
-    kinds = [".csv", ".md", ".tex", ".html", ".pdf", ".txt", "/figures", "/statistics", "/artifacts.txt"]
-    return [PAPER.format(table=table) + kind for kind in kinds]
+    files = [f"{PAPER}.{suffix}" for suffix in ("csv", "md", "tex", "html", "pdf", "txt")]
+    patterns = [*files, f"{PAPER}/figures", f"{PAPER}/statistics", f"{PAPER}/artifacts.txt"]
+    return [pattern.format(table=table) for pattern in patterns]
 
 
 def paper_code(module):
