@@ -36,21 +36,13 @@ PAPER = "results/paper/{table}"
 BASELINES = sorted((ROOT / "workflow" / "baselines").glob("*.smk"))
 
 
-def forget_stale_locks():
-    """Clear what a killed Snakemake left locked; the open file proves that no other one is alive.
-
-    Returns:
-        The lock file, to be kept open as long as this process lives, or None if another Snakemake runs here.
-    """
-    Path(".snakemake").mkdir(exist_ok=True)
-    guard = open(".snakemake/guard", "w")
+def alone(guard):
+    """Whether no other Snakemake works in this folder: takes the lock of the open file, or keeps it."""
     try:
         fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        guard.close()
-        return None
-    shutil.rmtree(".snakemake/locks", ignore_errors=True)
-    return guard
+        return False
+    return True
 
 
 def check_config():
