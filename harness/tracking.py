@@ -23,6 +23,7 @@ class Tracker:
         self._run: Any = None
         os.environ.setdefault("WANDB_MODE", "offline")
         os.environ.setdefault("WANDB_SILENT", "true")
+        os.environ.pop("WANDB_SERVICE", None)  # A service of the caller's outlives a killed cell and keeps its run.
         self._attempt("start", lambda: self._start(folder, cell, tables))
 
     def _start(self, folder: Path, cell: Mapping[str, Any], tables: list[str]) -> None:
@@ -36,7 +37,7 @@ class Tracker:
             job_type=cell["method"],
             tags=[cell["dataset"], cell["model"], *tables],
             config=dict(cell),
-            dir=str(folder),
+            dir=str(folder.resolve()),
             resume="allow",
             settings=wandb.Settings(
                 console="off",

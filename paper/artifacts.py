@@ -23,6 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     files = rendered(options.table, options.folder)
     os.environ.setdefault("WANDB_MODE", "offline")
     os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.pop("WANDB_SERVICE", None)  # A service of the caller's has another working directory and another end.
     try:
         log(options.table, options.folder, files)
         outcome = f"{len(files)} files logged to Weights & Biases ({os.environ['WANDB_MODE']})"
@@ -52,7 +53,7 @@ def log(table: str, folder: Path, files: list[Path]) -> None:
         name=f"paper/{table}",
         group=table,
         job_type="paper",
-        dir=str(folder / table),
+        dir=str((folder / table).resolve()),
         resume="allow",
         settings=wandb.Settings(
             console="off", x_disable_stats=True, init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT", "30"))

@@ -1,5 +1,6 @@
 """W&B runs continue under one id, and a broken W&B stops nothing."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,25 @@ def test_an_offline_run_is_written_under_the_hash_and_again_under_the_same_after
         check=True,
     )
     assert "0123456789abcdef" in listing.stdout + listing.stderr
+
+
+def test_a_service_of_the_caller_has_no_say_in_where_the_run_is_written(tmp_path):
+    """A caller that uses W&B itself leaves WANDB_SERVICE to its children; that service runs elsewhere."""
+    child = "import pathlib, test_tracking; print(test_tracking.track(pathlib.Path()))"
+    caller = (
+        "import os, subprocess, sys, wandb\n"
+        "wandb.setup()\n"
+        "assert 'WANDB_SERVICE' in os.environ\n"
+        f"subprocess.run([sys.executable, '-c', {child!r}], cwd='child', check=True)"
+    )
+    (tmp_path / "child").mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
+    environment |= {"WANDB_MODE": "offline", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'harness'}"}
+    done = subprocess.run(
+        [sys.executable, "-c", caller], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+    assert list(tmp_path.glob("child/wandb/offline-run-*/run-*.wandb"))
 
 
 def test_an_unwritable_folder_is_said_once_and_stops_nothing(tmp_path):
