@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 
+from harness import metrics as measure
 from harness.layers import NothingToPrune, convolutions
 from harness.other import kept_ratio_of, kept_units_of
 from harness.pruning import check_ratio, example_of, kept_count, prune_units, random_kept
 from harness.task import Task
 from harness.weights import number_to_keep, prunable_weights, train_masked
 
+RATIO_STEPS = 256
+"""Fineness of the ratios that are tried for `target_kept`."""
 
-def fit(model: nn.Module, task: Task, *, prune_ratio: float | None = None, weights: bool = False) -> nn.Module:
+
+def fit(
+    model: nn.Module,
+    task: Task,
+    *,
+    prune_ratio: float | None = None,
+    target_kept: float | None = None,
+    weights: bool = False,
+) -> nn.Module:
     """Draw what to keep, uniformly without replacement in each layer, and train that on what is left of the budget.
 
     Args:
         model: A freshly initialised network, or the trained dense one if the rule lists `init=DENSE`.
-        task: Data, recipe and loop; `task.inputs["edropout"]` unless `prune_ratio` is given.
+        task: Data, recipe and loop; `task.inputs["edropout"]` unless a ratio is given.
         prune_ratio: Fraction of units (or weights) to remove from each layer. None draws from each layer as many
             units as the EDropout cell of the same dataset, model and seed keeps there, so that only the choice of
             the units differs; of weights, until as many of all parameters are left as there.
+        target_kept: Share of all parameters to keep, in (0, 1], instead of a fraction of units: the ratio, equal in
+            all layers, whose network comes nearest to it.
         weights: Prune single weights of convolutions and linear layers; units are filters of all convolutions but
             the stem.
 
@@ -30,11 +45,15 @@ def fit(model: nn.Module, task: Task, *, prune_ratio: float | None = None, weigh
         The physically smaller network; with `weights`, the network with exact zeros.
 
     Raises:
-        ValueError: a ratio outside [0, 1), no ratio at all, a layer without units, nothing to prune.
+        ValueError: a ratio outside [0, 1), no ratio or two, a layer without units, nothing to prune.
     """
     if prune_ratio is not None:
         check_ratio(prune_ratio)
-    elif "edropout" not in task.inputs:
+    if target_kept is not None:
+        if prune_ratio is not None or weights:
+            raise ValueError("target_kept counts units of all layers: give it without prune_ratio and weights")
+        return task.train(_of_share(model, task, target_kept))
+    if prune_ratio is None and "edropout" not in task.inputs:
         raise ValueError("random pruning needs a prune_ratio, or edropout=EDROPOUT among the inputs of its rule")
     generator = task.generator("random pruning")
     if weights:
@@ -93,6 +112,25 @@ def filter_counts(model: nn.Module, task: Task, prune_ratio: float) -> dict[str,
         if count == 0:
             raise ValueError(f"layer '{name}' would lose all its filters: choose a smaller prune_ratio")
     return counts
+
+
+def _of_share(model: nn.Module, task: Task, target_kept: float) -> nn.Module:
+    """The network of randomly drawn units whose share of the parameters is nearest to `target_kept`."""
+    check_ratio(1 - target_kept, "1 - target_kept")
+    example, total = example_of(task), measure.parameters(model)
+
+    @cache
+    def pruned(prune_ratio: float) -> nn.Module:
+        counts = filter_counts(model, task, prune_ratio)
+        return prune_units(model, draw(model, counts, example, task.generator("random pruning")), example)
+
+    def share(prune_ratio: float) -> float:
+        return measure.parameters(pruned(prune_ratio)) / total
+
+    ratios = [step / RATIO_STEPS for step in range(RATIO_STEPS)]
+    first_below = bisect_left(ratios, -target_kept, key=lambda ratio: -share(ratio))
+    near = ratios[max(first_below - 1, 0) : first_below + 1]
+    return pruned(min(near, key=lambda ratio: abs(share(ratio) - target_kept)))
 
 
 def _drawn(weight: Tensor, prune_ratio: float, generator: torch.Generator) -> Tensor:

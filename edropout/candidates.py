@@ -31,6 +31,7 @@ class Candidates:
         structure: Its analysed graph.
         units: The meaning of a state.
         workers: Threads on a CPU, each computing one candidate at a time; None for torch.get_num_threads().
+        dtype: Precision under autocast; None for the caller's.
     """
 
     def __init__(
@@ -41,9 +42,10 @@ class Candidates:
         units: Units,
         *,
         workers: int | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         self.model, self.modules, self.structure, self.units = model, modules, structure, units
-        self.workers = workers
+        self.workers, self.dtype = workers, dtype
         self.shared, self.own = _shared_steps(structure, units)
         self.first = _first_chains(structure, self.shared, self.own)
         inside = {step.name for chain in self.first for step in chain[:-1]}
@@ -103,6 +105,7 @@ class Candidates:
         """Applies `work` to the items without gradients, on one-threaded workers on a CPU."""
         device = next(self.model.parameters()).device.type
         cast = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+        cast = cast if self.dtype is None else (self.dtype != torch.float32, self.dtype)
 
         def quietly(item: Any) -> Any:
             with torch.no_grad(), torch.autocast(device, enabled=cast[0], dtype=cast[1]):

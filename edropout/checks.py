@@ -36,6 +36,18 @@ def check_hyper_parameters(
         raise ValueError("SyncBatchNorm is not supported: its statistics would differ from the candidates'")
 
 
+def check_approximations(
+    population_size: int, candidates_per_step: int | None, energy_examples: int | None, energy_dtype: torch.dtype | None
+) -> None:
+    """Raises ValueError if an option that saves time is out of its range."""
+    if candidates_per_step is not None and not 1 <= candidates_per_step <= population_size:
+        raise ValueError(f"candidates_per_step must be in 1..{population_size}, not {candidates_per_step}")
+    if energy_examples is not None and energy_examples < 2:
+        raise ValueError(f"energy_examples must be at least 2 (batch norm needs a batch), not {energy_examples}")
+    if energy_dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
+        raise ValueError(f"energy_dtype must be torch.float32, bfloat16, float16 or None, not {energy_dtype}")
+
+
 def check_batch(graph: Graph, modules: Mapping[str, nn.Module], x: Tensor, y: Tensor) -> None:
     """Raises ValueError if labels and logits do not fit or a batch norm would see one value for each channel."""
     shape = graph.shapes.get(graph.steps[-1].name)

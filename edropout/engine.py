@@ -22,15 +22,18 @@ class Engine:
         units: The meaning of a state.
         x: (batch, ...) an input of the size to prepare for.
         workers: Threads for the candidates on a CPU.
+        energy_dtype: Precision of the energies under autocast; None for the caller's.
     """
 
-    def __init__(self, model: nn.Module, units: Units, x: Tensor, *, workers: int | None) -> None:
+    def __init__(
+        self, model: nn.Module, units: Units, x: Tensor, *, workers: int | None, energy_dtype: torch.dtype | None
+    ) -> None:
         graph, self.modules = trace(model)
         record_shapes(graph, model, self.modules, x)
         self.structure = Structure(graph, self.modules)
         self.model, self.units = model, units
         self.example = x[:1].detach().clone()
-        self.candidates = Candidates(model, self.modules, self.structure, units, workers=workers)
+        self.candidates = Candidates(model, self.modules, self.structure, units, workers=workers, dtype=energy_dtype)
         self.trainer = CompactRunner(model, self.modules, self.structure, candidate=False)
         self._last: tuple[Tensor, Plan] | None = None
 

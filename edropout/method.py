@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from edropout.evolution import mutate, mutate_as_released
@@ -28,6 +29,9 @@ def fit(
     released_operator: bool = False,
     target_kept: float | None = None,
     informed: bool = True,
+    candidates_per_step: int | None = None,
+    energy_examples: int | None = None,
+    energy_dtype: str | None = None,
 ) -> nn.Module:
     """Evolve pruning states while `model` is trained from scratch (Salehinejad & Valaee, arXiv:2006.04270).
 
@@ -45,6 +49,9 @@ def fit(
         target_kept: Share of the parameters to reach: the full network is trained for a third of the time until
             `freeze_epoch`, then units are dropped gradually. None is the paper's search, whose rate is not controlled.
         informed: With a target, propose units by the gradient of the loss with respect to their state.
+        candidates_per_step: States that get a candidate on each batch, taking turns; all by default.
+        energy_examples: Examples of each batch on which energies are measured; all by default.
+        energy_dtype: "bfloat16" or "float16" to measure energies in less precision.
 
     Returns:
         The physically smaller network of the best state (the paper's P); the full one (F) is evaluated as well.
@@ -62,6 +69,9 @@ def fit(
         reevaluate_every=reevaluate_every,
         mutation=mutate_as_released if released_operator else mutate,
         target=None if target_kept is None else Target(target_kept, **descent),
+        candidates_per_step=candidates_per_step,
+        energy_examples=energy_examples,
+        energy_dtype=None if energy_dtype is None else getattr(torch, energy_dtype, energy_dtype),
         seed=task.seed,
         example=next(iter(task.val_loader))[0][:2],
     )

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from edropout import distributed, evolution
-from edropout.checks import check_batch, check_hyper_parameters
+from edropout.checks import check_approximations, check_batch, check_hyper_parameters
 from edropout.engine import Engine
 from edropout.evaluation import authors_counts, full_copy, parameter_counts, recalibrate_
 from edropout.kept_step import kept_numbers, kept_only
@@ -68,6 +68,9 @@ class EDropout:
         example: (batch, ...) one input, on the model's device; with it `prune` and `kept_ratio` work before the first
             batch, as after `load_state_dict`.
         workers: Threads for the candidates on a CPU; None for torch.get_num_threads(). No bit depends on it.
+        energy_examples: Measure energies on the first so many examples of each batch, an approximation that costs
+            less; None for the whole batch as in the paper.
+        energy_dtype: Measure energies in this precision, by autocast, an approximation; None for the training step's.
 
     Raises:
         ValueError: An argument is out of its range or nothing in `model` can be pruned.
@@ -90,15 +93,17 @@ class EDropout:
         seed: int = 0,
         example: Tensor | None = None,
         workers: int | None = None,
+        energy_examples: int | None = None,
+        energy_dtype: torch.dtype | None = None,
     ) -> None:
         check_hyper_parameters(model, population_size, mutation_factor, crossover_rate, initial_kept, reevaluate_every)
+        check_approximations(population_size, candidates_per_step, energy_examples, energy_dtype)
         self.model = model.module if isinstance(model, DistributedDataParallel) else model
         self.units = Units(self.model) if units is None else units
         self.mutation_factor, self.crossover_rate, self.mutation = mutation_factor, crossover_rate, mutation
         self.freeze_epoch, self.reevaluate_every, self.workers = freeze_epoch, reevaluate_every, workers
         self.candidates_per_step = population_size if candidates_per_step is None else candidates_per_step
-        if not 1 <= self.candidates_per_step <= population_size:
-            raise ValueError(f"candidates_per_step must be in 1..{population_size}, not {candidates_per_step}")
+        self.energy_examples, self.energy_dtype = energy_examples, energy_dtype
         self.target = target
         device = next(self.model.parameters()).device
         self.generator = torch.Generator(device).manual_seed(seed)
@@ -269,7 +274,8 @@ class EDropout:
         turn = (torch.arange(self.candidates_per_step, device=population.device) + first) % size
         states = torch.cat([population, candidates[turn]]) if anew else candidates[turn]
         try:
-            found = engine.energies(states, x, y, known=None if anew else (population, self.energies))
+            seen = x[: self.energy_examples], y[: self.energy_examples]
+            found = engine.energies(states, *seen, known=None if anew else (population, self.energies))
         except ValueError:
             self.generator.set_state(before)
             raise
@@ -314,7 +320,7 @@ class EDropout:
     def _engine_for(self, x: Tensor) -> Engine:
         """The analysis of the network for inputs of this size, made when the size is first met."""
         if self._engine is None or self._engine.example.shape[1:] != x.shape[1:]:
-            self._engine = Engine(self.model, self.units, x, workers=self.workers)
+            self._engine = Engine(self.model, self.units, x, workers=self.workers, energy_dtype=self.energy_dtype)
         return self._engine
 
     def _seen_engine(self) -> Engine:

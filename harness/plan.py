@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 import functools
+import math
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -70,6 +71,7 @@ def check(config: Config, rules_of_methods: Iterable[str]) -> None:
         rules_of_methods: Names of the methods that a rule makes (the part before the first `-`).
     """
     _check_schema(config)
+    _check_finite(config, ())
     rules = set(rules_of_methods)
     for name, section in config["datasets"].items():
         _require(section["recipe"], config["recipes"], f"datasets.{name}.recipe", "recipe")
@@ -105,6 +107,15 @@ def _check_schema(config: Config) -> None:
     if error is not None:
         key = ".".join(map(str, error.absolute_path)) or "(top level)"
         raise ConfigError(f"config key '{key}': {error.message}")
+
+
+def _check_finite(value: Any, path: tuple) -> None:
+    """A schema's limits let .nan pass, since it is neither too small nor too large."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"config key '{'.'.join(map(str, path))}' is {value}: it must be a finite number")
+    entries = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for key, entry in entries:
+        _check_finite(entry, (*path, key))
 
 
 def _require(name: str, section: Config, key: str, noun: str) -> None:

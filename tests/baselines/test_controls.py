@@ -53,6 +53,23 @@ def test_without_a_ratio_as_many_weights_are_left_as_edropout_has_parameters(tmp
     assert left == pytest.approx(0.6 * total, abs=5)  # rounding in each of five layers
 
 
+@pytest.mark.parametrize("share", [0.7, 0.3])
+def test_a_share_of_the_parameters_is_met_by_one_ratio_for_all_layers(tmp_path, share):
+    dense = residual()
+    network = random.fit(residual(), make_task(tmp_path, epochs=1), target_kept=share)
+    left = sum(p.numel() for p in network.parameters()) / sum(p.numel() for p in dense.parameters())
+    assert left == pytest.approx(share, abs=0.04)  # widths of 8 and 16: one filter more is a step of a few percent
+    assert network.kept["3.conv1"].float().mean() == pytest.approx(
+        float(network.kept["5.conv1"].float().mean()), abs=0.13
+    )
+
+
+@pytest.mark.parametrize("options", [{"target_kept": 0.0}, {"target_kept": 0.3, "prune_ratio": 0.5}])
+def test_a_share_that_cannot_be_is_refused(tmp_path, options):
+    with pytest.raises(ValueError, match="target_kept"):
+        random.fit(residual(), make_task(tmp_path, epochs=1), **options)
+
+
 def test_scratch_trains_the_widths_of_the_other_cell_from_fresh_weights(tmp_path):
     source = other_cell(tmp_path, {"3.conv1": [1, 5], "5.conv1": None})
     fresh = residual()

@@ -271,3 +271,30 @@ def test_only_the_states_whose_turn_it_is_can_change() -> None:
         assert set(changed) <= {2 * step % 8, 2 * step % 8 + 1}
     with pytest.raises(ValueError, match="candidates_per_step"):
         EDropout(network(), candidates_per_step=9)
+
+
+def test_energies_on_a_part_of_the_batch_are_those_of_that_part() -> None:
+    model, (x, y) = network().double(), batch(dtype=torch.float64)
+    part, whole = EDropout(copy.deepcopy(model), energy_examples=4), EDropout(copy.deepcopy(model))
+    part.loss(x, y)
+    whole.loss(x[:4], y[:4])
+    assert torch.equal(part.energies, whole.energies) and torch.equal(part.population, whole.population)
+
+
+def test_energies_in_less_precision_are_near_and_training_keeps_its_own() -> None:
+    model, (x, y) = network(), batch()
+    exact = EDropout(copy.deepcopy(model), reevaluate_every=1)
+    near = EDropout(copy.deepcopy(model), energy_dtype=torch.bfloat16)
+    exact.loss(x, y)
+    loss = near.loss(x, y)
+    assert near.energies.dtype == loss.dtype == torch.float32
+    difference = (near.energies - exact.energies).abs()
+    assert 0 < difference.max() < 0.05 * exact.energies.abs().max()
+
+
+@pytest.mark.parametrize(
+    "options", [{"energy_examples": 1}, {"energy_dtype": torch.int8}, {"candidates_per_step": 0}], ids=str
+)
+def test_an_approximation_out_of_range_is_refused(options: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        EDropout(network(), **options)

@@ -51,6 +51,8 @@ def test_the_quick_table_compares_every_method():
         (("tables", "dense"), CONFIG["tables"]["quick"], "tables.dense.*rename the table"),
         (("build",), ["quik"], "'build' names table 'quik'.*did you mean 'quick'"),
         (("data", "root"), "", "data.root"),
+        (("recipes", "quick", "optimizer", "lr"), float("nan"), "recipes.quick.optimizer.lr' is nan.*finite"),
+        (("methods", "l1-vgg16_a", "prune_ratio"), [0.5, float("inf")], "methods.l1-vgg16_a.prune_ratio.1' is inf"),
     ],
 )
 def test_a_wrong_key_or_value_is_named_in_one_sentence(path, value, sentence):

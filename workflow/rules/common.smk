@@ -142,8 +142,8 @@ def table_results(wildcards):
 
 def edropout_unless_own_ratio(wildcards):
     """EDropout's cell, whose kept ratio a method without one of its own takes over."""
-    own = (config["methods"][wildcards.method] or {}).get("prune_ratio")
-    return {} if own is not None else {"edropout": EDROPOUT.format(**wildcards)}
+    own = config["methods"][wildcards.method] or {}
+    return {} if own.keys() & {"prune_ratio", "target_kept"} else {"edropout": EDROPOUT.format(**wildcards)}
 
 
 def scratch_source(wildcards):
