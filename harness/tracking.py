@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.files import write_text
+
 
 class Tracker:
     """One W&B run; after the first failure it says so once and does nothing more.
@@ -21,6 +23,7 @@ class Tracker:
     def __init__(self, folder: Path, cell: Mapping[str, Any], *, tables: list[str], say: Callable[[str], None]) -> None:
         self._say = say
         self._run: Any = None
+        self._logged = folder / "wandb" / f"epochs-{cell['config_hash']}.txt"
         os.environ.setdefault("WANDB_MODE", "offline")
         os.environ.setdefault("WANDB_SILENT", "true")
         os.environ.pop("WANDB_SERVICE", None)  # A service of the caller's outlives a killed cell and keeps its run.
@@ -48,8 +51,14 @@ class Tracker:
         )
 
     def row(self, row: Mapping[str, Any]) -> None:
-        """Log one history row; its step is the epoch."""
-        self._attempt("log", lambda: self._run.log(dict(row), step=int(row["epoch"])))
+        """Log one history row; its step is the epoch. A resumed run passes over those that were logged before."""
+        self._attempt("log", lambda: self._log(row))
+
+    def _log(self, row: Mapping[str, Any]) -> None:
+        logged = int(self._logged.read_text()) if self._logged.exists() else 0
+        if row["epoch"] > logged:
+            self._run.log(dict(row), step=int(row["epoch"]))
+            write_text(self._logged, str(row["epoch"]))
 
     def finish(self, metrics: Mapping[str, Any]) -> None:
         """Write the result into the run's summary and close the run."""

@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
 def rendered(table: str, folder: Path) -> list[Path]:
     """The table in all its forms, the PDF, the figures and the statistics."""
     forms = [folder / f"{table}.{suffix}" for suffix in ("csv", "md", "tex", "html", "pdf")]
-    parts = (path for part in ("figures", "statistics") for path in (folder / table / part).glob("*"))
+    parts = (path for part in ("figures", "statistics") for path in (folder / table / part).glob("[!.]*"))
     return [path for path in [*forms, *sorted(parts)] if path.is_file()]
 
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import wandb_stand_in
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,6 +31,21 @@ def test_the_files_of_the_table_and_no_others_are_logged(rendered):
     assert lines[0].startswith("4 files logged")
     assert not [line for line in lines if "other.csv" in line]
     assert len(list(rendered.glob("quick/wandb/offline-run-*/run-*.wandb"))) == 1
+
+
+def test_what_is_synced_later_reaches_the_server_whole(rendered):
+    (rendered / "quick" / "figures" / ".snakemake_timestamp").touch()
+    run(rendered)
+    (offline,) = rendered.glob("quick/wandb/offline-run-*")
+    with wandb_stand_in.serving() as server:
+        server.sync(offline)
+        (started,) = [run for name, run in server.runs.items() if name in offline.name]
+        assert (started.attributes["groupName"], started.attributes["jobType"]) == ("quick", "paper")
+        assert sorted(server.artifacts["paper-quick"]) == [
+            *("quick.csv", "quick.pdf", "quick/figures/accuracy.png", "quick/statistics/ranks.csv"),
+        ]
+        assert server.runs["paper-quick"].uploads >= set(server.artifacts["paper-quick"])
+        assert server.unknown == []
 
 
 def test_a_broken_wandb_is_said_and_stops_nothing(rendered, monkeypatch):
