@@ -72,7 +72,7 @@ class Candidates:
         """Values of the steps that no unit reaches, computed once for all states."""
         values: dict[str, Any] = {self.shared[0].name: x}
         plan = self.structure.plan({}, dense=self.dense)
-        runner.run(self.shared, values, plan, own=frozenset())
+        runner.run(self.shared, values, plan, own=self.dense - {self.shared[0].name})
         asked = {name for step in self.own for name in step.reads}
         return {name: value for name, value in values.items() if name in asked}
 

@@ -82,11 +82,12 @@ def _table(x: Tensor) -> Tensor:
 
 
 def _image(table: Tensor, like: Tensor) -> Tensor:
-    """Undoes `_table`, channels-last in memory."""
+    """Undoes `_table`, channels-last in memory; not a view, as the activation that follows may work in place."""
     if like.ndim != 4:
         return table
     batch, _, height, width = like.shape
-    return table.view(batch, height, width, table.shape[1]).permute(0, 3, 1, 2)
+    view = table.view(batch, height, width, table.shape[1]).permute(0, 3, 1, 2)
+    return table.new_empty(0).set_(table.untyped_storage(), table.storage_offset(), view.shape, view.stride())
 
 
 def take_channels(x: Tensor, positions: Tensor) -> Tensor:
@@ -96,16 +97,36 @@ def take_channels(x: Tensor, positions: Tensor) -> Tensor:
     if x.ndim not in (2, 4):
         padded = torch.nn.functional.pad(x, [0, 0] * (x.ndim - 2) + [0, 1])
         return padded.index_select(1, positions)
-    table = _table(x)
-    present = positions < held
-    if bool(present.all()):
-        return _image(table.index_select(1, positions), x)
-    places = present.nonzero().squeeze(1)
+    places = (positions < held).nonzero().squeeze(1)
     chosen = positions[places]
-    if len(chosen) < held or not torch.equal(chosen, torch.arange(held, device=x.device)):
-        table = table.index_select(1, chosen)
-    # index_add_ is twice as fast as index_copy_ along the last axis, and the out-of-place form copies the zeros.
-    return _image(table.new_zeros(len(table), len(positions)).index_add_(1, places, table), x)
+    if len(chosen) == held and torch.equal(chosen, torch.arange(held, device=x.device)):
+        chosen = None
+    if chosen is None and len(places) == len(positions):
+        return x
+    return _Take.apply(x, chosen, None if len(places) == len(positions) else places, len(positions))
+
+
+class _Take(torch.autograd.Function):
+    """Channels `chosen` of x (None for all) at `places` among `count` channels (None: in this order), zeros between."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, chosen: Tensor | None, places: Tensor | None, count: int) -> Tensor:
+        ctx.chosen, ctx.places, ctx.held = chosen, places, x.shape[1]
+        return _image(_spread(_pick(_table(x), chosen), places, count), x)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        found = _spread(_pick(_table(gradient), ctx.places), ctx.chosen, ctx.held)
+        return _image(found, gradient), None, None, None
+
+
+def _pick(table: Tensor, columns: Tensor | None) -> Tensor:
+    return table if columns is None else table.index_select(1, columns)
+
+
+def _spread(table: Tensor, columns: Tensor | None, count: int) -> Tensor:
+    # index_add_ is twice as fast as index_copy_ along the last axis.
+    return table if columns is None else table.new_zeros(len(table), count).index_add_(1, columns, table)
 
 
 def add_channels(full: Tensor, part: Tensor, places: Tensor, *, in_place: bool) -> Tensor:
@@ -113,7 +134,22 @@ def add_channels(full: Tensor, part: Tensor, places: Tensor, *, in_place: bool) 
     places = places.to(full.device)
     if full.ndim not in (2, 4) or full.shape[2:] != part.shape[2:]:
         return full.index_add(1, places, part.expand(*part.shape[:2], *full.shape[2:]))
-    table = _table(full)
-    owned = in_place and table.data_ptr() == full.data_ptr()
-    summed = (table.index_add_ if owned else table.index_add)(1, places, _table(part))
-    return _image(summed, full)
+    if in_place and not torch.is_grad_enabled():
+        table = _table(full)
+        summed = table.index_add_(1, places, _table(part))
+        return full if table.data_ptr() == full.data_ptr() else _image(summed, full)
+    return _Add.apply(full, part, places)
+
+
+class _Add(torch.autograd.Function):
+    """`full` with the channels of `part` added at `places`."""
+
+    @staticmethod
+    def forward(ctx, full: Tensor, part: Tensor, places: Tensor) -> Tensor:
+        ctx.save_for_backward(places)
+        return _image(_table(full).index_add(1, places, _table(part)), full)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        (places,) = ctx.saved_tensors
+        return gradient, _image(_table(gradient).index_select(1, places), gradient), None

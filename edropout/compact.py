@@ -14,11 +14,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from edropout.channels import add_channels, cut_vector, cut_weight, take_channels
 from edropout.graph import Step, caller, substitute
 from edropout.layout import Layout, Plan, Structure, source_positions
-from edropout.norm import normalise
+from edropout.norm import groups_of_pixels, normalise, normalise_by_batch_
 
 # Cutting the weight of a large linear layer costs passes over memory, which only pay from about this batch on.
 LARGE_LINEAR = 1_000_000
-LINEAR_CUT_BATCH = 64
+LINEAR_CUT_BATCH = 256
 
 
 class CompactRunner:
@@ -84,7 +84,7 @@ class CompactRunner:
         if role in ("convolution", "depthwise", "grouped"):
             return self._convolve(step, read[step.reads[0]], plan)
         if role == "norm":
-            return self._batch_norm(step.target, read[step.reads[0]], plan.cuts[step.target])
+            return self._batch_norm(step, read[step.reads[0]], plan.cuts[step.target], made)
         if role == "linear":
             return self._linear(step, read[step.reads[0]], plan)
         if role == "flatten":
@@ -95,7 +95,7 @@ class CompactRunner:
         if step.kind == "output":
             return args[0]
         if step.kind == "module" and self.candidate and isinstance(self.modules[step.target], _BatchNorm):
-            return self._batch_norm(step.target, args[0], None)
+            return self._batch_norm(step, args[0], None, made)
         return self.ordinary(step, args, kwargs)
 
     def _read(self, step: Step, name: str, values: Mapping[str, Any], plan: Plan) -> Any:
@@ -155,13 +155,16 @@ class CompactRunner:
         y = F.linear(x, module.weight, module.bias)
         return y if cut.rows is None else take_channels(y, cut.rows)
 
-    def _batch_norm(self, name: str, x: Tensor, cut: Any) -> Tensor:
+    def _batch_norm(self, step: Step, x: Tensor, cut: Any, made: set[str] | frozenset[str]) -> Tensor:
         """Batch norm on the channels that are left; an activation that belongs to the module follows."""
+        name, source = step.target, step.reads[0]
         module = self.modules[name]
         pick = (lambda vector: vector) if cut is None else (lambda vector: cut_vector(vector, cut))
         weight, bias = pick(module.weight), pick(module.bias)
         by_batch = (name in self.trained_norms if self.candidate else module.training) or module.running_mean is None
-        if self.candidate:
+        if self.candidate and by_batch and self._only_reader(step, source, made) and groups_of_pixels(x, weight, bias):
+            y = normalise_by_batch_(x, weight, bias, module.eps)
+        elif self.candidate:
             mean = None if by_batch else pick(module.running_mean)
             variance = None if by_batch else pick(module.running_var)
             y = normalise(x, mean, variance, weight, bias, by_batch, 0.0, module.eps)
@@ -170,6 +173,11 @@ class CompactRunner:
         for child in module.children():
             y = child(y)
         return y
+
+    def _only_reader(self, step: Step, source: str, made: set[str] | frozenset[str]) -> bool:
+        """True if `source` is a fresh tensor of this run that nobody but `step` reads."""
+        fresh = self.structure.roles[source] in ("convolution", "depthwise", "grouped")
+        return fresh and source in made and self.structure.users[source] == [step]
 
     def _train_norm(
         self, module: _BatchNorm, x: Tensor, weight: Tensor, bias: Tensor, cut: Any, by_batch: bool

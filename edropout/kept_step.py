@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -43,41 +42,55 @@ def _entries(parameter: nn.Parameter, cut: LayerCut) -> tuple[int, Tensor] | Non
     return len(parameter) * width, found
 
 
-@contextmanager
-def kept_only(optimizer: Optimizer, numbers: Mapping[nn.Parameter, tuple[int, Tensor]]) -> Iterator[None]:
-    """Within the context the optimiser sees, of each cut parameter, only the part that is left.
+class KeptStep:
+    """Steps of an optimiser that see, of each cut parameter, only the part that is left.
 
-    Parameters, gradients and optimiser state of the same shape are gathered before and written back after it, so the
-    dropped part keeps its bits whatever momentum or weight decay do.
+    Parameters, gradients and optimiser state of the same shape are gathered before a step and written back after it,
+    so the dropped part keeps its bits whatever momentum or weight decay do. The memory for that is kept: to ask for
+    it anew at each step would cost more than the gathering.
     """
-    stand_ins: list[tuple[dict, int, nn.Parameter, nn.Parameter]] = []
-    for group in optimizer.param_groups:
-        for place, parameter in enumerate(group["params"]):
-            if parameter in numbers and parameter.grad is not None:
-                stand_in = _gathered(optimizer, parameter, *numbers[parameter])
-                stand_ins.append((group, place, parameter, stand_in))
-                group["params"][place] = stand_in
-    try:
-        yield
-    finally:
-        for group, place, parameter, stand_in in stand_ins:
-            group["params"][place] = parameter
-            _write_back(optimizer, parameter, stand_in, *numbers[parameter])
+
+    def __init__(self) -> None:
+        self._memory: dict[tuple[nn.Parameter, str], Tensor] = {}
+
+    def __call__(self, optimizer: Optimizer, numbers: Mapping[nn.Parameter, tuple[int, Tensor]]) -> None:
+        """One step; `numbers` is what `kept_numbers` says."""
+        stand_ins: list[tuple[dict, int, nn.Parameter, nn.Parameter]] = []
+        for group in optimizer.param_groups:
+            for place, parameter in enumerate(group["params"]):
+                if parameter in numbers and parameter.grad is not None:
+                    stand_in = self._gathered(optimizer, parameter, *numbers[parameter])
+                    stand_ins.append((group, place, parameter, stand_in))
+                    group["params"][place] = stand_in
+        try:
+            optimizer.step()
+        finally:
+            for group, place, parameter, stand_in in stand_ins:
+                group["params"][place] = parameter
+                _write_back(optimizer, parameter, stand_in, *numbers[parameter])
+
+    def _gathered(self, optimizer: Optimizer, parameter: nn.Parameter, entries: int, numbers: Tensor) -> nn.Parameter:
+        def part(name: str, value: Tensor) -> Tensor:
+            table = _table(value, entries)
+            size = len(numbers) * table.shape[1]
+            memory = self._memory.get((parameter, name))
+            if memory is None or memory.numel() < size or (memory.dtype, memory.device) != (table.dtype, table.device):
+                memory = self._memory[parameter, name] = table.new_empty(size)
+            found = memory[:size].view(len(numbers), -1)
+            return torch.index_select(table, 0, numbers, out=found)
+
+        stand_in = nn.Parameter(part("", parameter.detach()))
+        stand_in.grad = part("grad", parameter.grad)
+        if parameter in optimizer.state:
+            optimizer.state[stand_in] = {
+                key: part(key, value) if _follows(value, parameter) else value
+                for key, value in optimizer.state[parameter].items()
+            }
+        return stand_in
 
 
 def _table(value: Tensor, entries: int) -> Tensor:
     return value.reshape(entries, -1)
-
-
-def _gathered(optimizer: Optimizer, parameter: nn.Parameter, entries: int, numbers: Tensor) -> nn.Parameter:
-    stand_in = nn.Parameter(_table(parameter.detach(), entries).index_select(0, numbers))
-    stand_in.grad = _table(parameter.grad, entries).index_select(0, numbers)
-    if parameter in optimizer.state:
-        optimizer.state[stand_in] = {
-            key: _table(value, entries).index_select(0, numbers) if _follows(value, parameter) else value
-            for key, value in optimizer.state[parameter].items()
-        }
-    return stand_in
 
 
 def _write_back(

@@ -16,7 +16,7 @@ from edropout import distributed, evolution
 from edropout.checks import check_approximations, check_batch, check_hyper_parameters
 from edropout.engine import Engine
 from edropout.evaluation import authors_counts, full_copy, parameter_counts, recalibrate_
-from edropout.kept_step import kept_numbers, kept_only
+from edropout.kept_step import KeptStep, kept_numbers
 from edropout.smaller import SmallerNetwork
 from edropout.subnetwork import prune
 from edropout.target import Target, count_for_share, hold, unit_scores
@@ -122,6 +122,7 @@ class EDropout:
         self._steps_of_epoch = 0
         self._engine: Engine | None = None
         self._numbers: dict[nn.Parameter, tuple[int, Tensor]] = {}
+        self._kept_step = KeptStep()
         if example is not None:
             self._engine_for(example)
 
@@ -160,8 +161,7 @@ class EDropout:
         distributed.average_gradients(self.model.parameters())
         if self.target is not None and self.target.informed and not self.frozen:
             self._learn_scores()
-        with kept_only(optimizer, self._numbers):
-            optimizer.step()
+        self._kept_step(optimizer, self._numbers)
 
     def end_epoch(self) -> dict[str, float]:
         """Closes an epoch: adds its values to `history`, returns them, and freezes if the time has come."""

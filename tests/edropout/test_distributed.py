@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -29,7 +31,10 @@ def train(rank: int, store: str, folder: str) -> None:
         energies.append(search.energies.clone())
     weights = [parameter.detach() for parameter in model.parameters()]
     torch.save((search.population, energies, weights, loss.detach()), f"{folder}/rank{rank}.pt")
-    dist.destroy_process_group()
+    dist.barrier()
+    os._exit(
+        0
+    )  # The destructor of DistributedDataParallel can wait for gloo's thread, which waits for the interpreter.
 
 
 @pytest.mark.slow
