@@ -28,6 +28,9 @@ PATIENCE_SECONDS = 10.0
 STOPPED = 128 + signal.SIGTERM
 """Exit code of a trainer that was told to stop and wrote its checkpoint."""
 
+KEEP_MEMORY = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "17179869184"}
+"""Let glibc keep freed memory for the next activation of that size: to map it anew costs up to a fifth of a step."""
+
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line, shared with harness.cell."""
@@ -138,6 +141,7 @@ def supervise(folder: Path, lock: IO[str], *, processes: int) -> tuple[int, bool
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            env={**KEEP_MEMORY, **os.environ},
             pass_fds=[lock.fileno()],
             start_new_session=True,
             preexec_fn=end_with_parent,
