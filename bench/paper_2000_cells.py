@@ -56,8 +56,8 @@ def commands(table: str, cells: Path, out: Path) -> list[list[str]]:
     rows, folder = f"{out / table}.csv", out / table
     return [
         ["paper.collect", "--table", table, "--cells", str(cells), "--out", rows],
-        ["paper.tables", "--csv", rows, "--out-stem", str(folder)],
         ["paper.statistics", "--csv", rows, "--out", str(folder / "statistics")],
+        ["paper.tables", "--csv", rows, "--statistics", f"{folder}/statistics", "--out-stem", str(folder)],
         [
             *("paper.figures", "--csv", rows, "--statistics", f"{folder}/statistics"),
             *("--out", f"{folder}/figures", "--jobs", "2"),

@@ -21,7 +21,8 @@ import pandas
 import typst
 
 from paper.layout import page
-from paper.page import NONE, Cell, Table, plain, text
+from paper.page import NONE, Table, text
+from paper.paired import paired_table
 from paper.summary import GROUP, read_rows
 
 TEMPLATE = Path(__file__).with_name("paper.typ")
@@ -62,7 +63,7 @@ def section(name: str, folder: Path) -> dict[str, Any]:
         "notes": (statistics / "notes.txt").read_text(encoding="utf-8").splitlines(),
         "figures": [{"path": f"{name}/{entry['name']}.pdf", "caption": entry["caption"]} for entry in figures],
         "setup": setup(json.loads((folder / name / "setup.json").read_text(encoding="utf-8"))),
-        "tests": _plain_table(tests(pandas.read_csv(statistics / "paired.csv"))),
+        "tests": _plain_table(paired_table(pandas.read_csv(statistics / "paired.csv"))),
         "origin": _plain_table(origin(rows)),
     }
 
@@ -106,32 +107,6 @@ def _flat(values: dict[str, Any]) -> str:
     for key, value in values.items():
         parts.append(f"{key}: ({_flat(value)})" if isinstance(value, dict) else f"{key}: {json.dumps(value)}")
     return ", ".join(parts).replace('"', "") or "defaults"
-
-
-def tests(paired: pandas.DataFrame) -> Table:
-    """Paired tests as a table."""
-    columns = ["Dataset", "Model", "Method", "n", "Difference", "95 % (t)", "95 % (bootstrap)"]
-    columns += ["p (t)", "Holm", "p (Wilcoxon)", "Holm", "Result"]
-    rows = [
-        [
-            *(text(row.dataset), text(row.model), text(row.method), plain(row.pairs), plain(row.difference, 2)),
-            *(_interval(row.t_low, row.t_high), _interval(row.bootstrap_low, row.bootstrap_high)),
-            *(plain(row.t_p, 4), plain(row.t_p_holm, 4), plain(row.wilcoxon_p, 4), plain(row.wilcoxon_p_holm, 4)),
-            text(row.result),
-        ]
-        for row in paired.itertuples()
-    ]
-    reference = paired["reference"].iloc[0] if len(paired) else NONE
-    caption = (
-        f"Difference in test top-1, in percentage points, to {reference} with the same seed. p-values of the paired t "
-        "test and of Wilcoxon's signed-rank test, each also corrected by Holm over all lines; percentile bootstrap "
-        "over seeds. Result: by the corrected t test at 5 %."
-    )
-    return Table("Paired tests over seeds", caption, columns, rows, left=3, last_text=True)
-
-
-def _interval(low: float, high: float) -> Cell:
-    return Cell(NONE) if pandas.isna(low) else Cell(f"{low:.2f} to {high:.2f}")
 
 
 def origin(rows: pandas.DataFrame) -> Table:

@@ -1,8 +1,9 @@
 """Write a results table for every reader.
 
-    python -m paper.tables --csv results/paper/quick.csv --out-stem results/paper/quick
+    python -m paper.tables --csv results/paper/quick.csv --statistics results/paper/quick/statistics \\
+        --out-stem results/paper/quick
 
-gives quick.md, quick.tex and quick.html from the tidy rows that paper.collect wrote.
+gives quick.md, quick.tex and quick.html from the tidy rows of paper.collect and the tests of paper.statistics.
 """
 
 from __future__ import annotations
@@ -11,17 +12,24 @@ import argparse
 import sys
 from pathlib import Path
 
+import pandas
+
 from paper import html, latex, markdown
 from paper.layout import page
+from paper.paired import paired_table
 from paper.summary import read_rows
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--csv", required=True, type=Path)
+    parser.add_argument("--statistics", required=True, type=Path)
     parser.add_argument("--out-stem", required=True, type=Path)
     options = parser.parse_args(arguments)
     content = page(options.csv.stem, read_rows(options.csv))
+    paired = pandas.read_csv(options.statistics / "paired.csv")
+    for dataset, part in paired.groupby("dataset", sort=False):
+        content.tables.append(paired_table(part, f"Paired tests over seeds: {dataset}"))
     options.out_stem.parent.mkdir(parents=True, exist_ok=True)
     for suffix, renderer in {".md": markdown, ".tex": latex, ".html": html}.items():
         target = options.out_stem.with_name(options.out_stem.name + suffix)

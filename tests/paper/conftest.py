@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from fake_results import plan, write
+from fake_results import plan, write, write_pages
 
-from paper import collect, figures, statistics, tables
+from paper import collect, figures
 
 METHODS = ["dense", "edropout", "l1-30", "l1-50", "random"]
 
@@ -33,8 +33,7 @@ def render():
 
     def make(csv: Path) -> Path:
         folder = csv.with_suffix("")
-        assert tables.main(["--csv", str(csv), "--out-stem", str(folder)]) == 0
-        assert statistics.main(["--csv", str(csv), "--out", str(folder / "statistics")]) == 0
+        write_pages(csv, folder)
         options = ["--statistics", str(folder / "statistics"), "--out", str(folder / "figures")]
         assert figures.main(["--csv", str(csv), *options]) == 0
         return folder

@@ -12,6 +12,7 @@ import numpy
 import pandas
 
 from harness.plan import digest
+from paper import statistics, tables
 
 LAYERS = ("conv1", "layer1.conv1", "layer1.conv2", "layer2.conv1", "layer2.conv2", "layer2.shortcut", "fc")
 DENSE_PARAMETERS = {"resnet8": 78_042, "vgg8": 288_170, "resnet18": 11_173_962, "resnet34": 21_282_122}
@@ -141,3 +142,10 @@ def edit(cell: Mapping[str, Any], change: Callable[[dict[str, Any]], Any]) -> No
 
 
 FAILURE = {"status": "failed", "error": "the loss became nan", "test": None, "size": None, "full_test": None}
+
+
+def write_pages(csv, stem):
+    """Statistics of a collected CSV beside it, and its tables under `stem`."""
+    found = str(csv.with_suffix("") / "statistics")
+    assert statistics.main(["--csv", str(csv), "--out", found]) == 0
+    assert tables.main(["--csv", str(csv), "--statistics", found, "--out-stem", str(stem)]) == 0

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fake_results import write
+from fake_results import write, write_pages
 
 from harness import plan
-from paper import tables
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -54,7 +53,7 @@ const leave = (value) => {
 
 def test_a_click_on_a_heading_sorts_and_a_second_turns_round_with_holes_last(make_table, tmp_path):
     csv = make_table(change=lambda cells: [Path(cell["path"]).unlink() for cell in cells if cell["method"] == "l1-30"])
-    tables.main(["--csv", str(csv), "--out-stem", str(tmp_path / "quick")])
+    write_pages(csv, tmp_path / "quick")
     script = (
         LEAVE
         + """

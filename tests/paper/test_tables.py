@@ -6,9 +6,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from fake_results import FAILURE, edit
+from fake_results import FAILURE, edit, write_pages
 
-from paper import announce, html, latex, markdown, tables
+from paper import announce, html, latex, markdown
 from paper.layout import page
 from paper.page import Cell, Page, Table, mean, quantity
 from paper.summary import read_rows
@@ -58,7 +58,7 @@ def test_published_numbers_stand_beside_ours_and_fill_no_hole(make_table):
 
 def test_failed_cells_are_listed_in_every_form(make_table, tmp_path):
     csv = make_table(change=lambda cells: edit(cells[4], lambda content: content.update(FAILURE)))
-    tables.main(["--csv", str(csv), "--out-stem", str(tmp_path / "out" / "quick")])
+    write_pages(csv, tmp_path / "out" / "quick")
     for suffix, line in {
         ".md": "digits/resnet8/edropout/seed2 failed",
         ".html": "edropout/seed2 failed",
@@ -94,7 +94,7 @@ def test_html_loads_nothing(make_table):
 @pytest.mark.parametrize("inside", [False, True])
 def test_latex_compiles_by_itself_and_inside_a_document(make_table, tmp_path, inside):
     csv = make_table("k", **PUBLISHED, change=lambda cells: edit(cells[0], lambda content: content.update(FAILURE)))
-    tables.main(["--csv", str(csv), "--out-stem", str(tmp_path / "k")])
+    write_pages(csv, tmp_path / "k")
     document = "\\documentclass{article}\\usepackage{booktabs,graphicx}\\begin{document}\\input{k}after\\end{document}"
     (tmp_path / "whole.tex").write_text(document)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "whole.tex" if inside else "k.tex"]
@@ -114,3 +114,13 @@ def test_announcing_says_where_things_are_and_fails_with_the_failed_cells(make_t
     error = capsys.readouterr().err
     assert "digits/resnet8/dense/seed1 failed: the loss became nan" in error
     assert "table 'holed': 1 cell has no numbers" in error and not (tmp_path / "holed.txt").exists()
+
+
+def test_paired_tests_stand_in_every_form_for_each_dataset(make_table, tmp_path):
+    write_pages(make_table(), tmp_path / "quick")
+    text = (tmp_path / "quick.md").read_text()
+    rows = text.split("## Paired tests over seeds: digits")[1].splitlines()
+    assert any("Difference" in row and "Holm" in row for row in rows)
+    assert any(row.startswith("| digits | resnet8 | l1-30 |") for row in rows)
+    assert "Paired tests over seeds: digits" in (tmp_path / "quick.html").read_text()
+    assert r"Paired tests over seeds: digits" in (tmp_path / "quick.tex").read_text()

@@ -44,10 +44,26 @@ rule collect:
         "python -m paper.collect --table {wildcards.table:q} --cells {input.cells:q} --out {output.rows:q} 2>&1 | tee {log:q}"
 
 
+rule statistics:
+    input:
+        rules.collect.output.rows,
+    output:
+        directory(f"{PAPER}/statistics"),
+    log:
+        "results/paper/logs/{table}.statistics.log",
+    conda:
+        "../../envs/paper.yaml"
+    params:
+        code=paper_code("statistics"),
+    shell:
+        "python -m paper.statistics --csv {input:q} --out {output:q} 2>&1 | tee {log:q}"
+
+
 rule tables:
     input:
         "paper/published.csv",
         rows=rules.collect.output.rows,
+        statistics=rules.statistics.output[0],
     output:
         report(
             f"{PAPER}.html",
@@ -66,22 +82,8 @@ rule tables:
         stem=lambda wildcards, output: os.path.splitext(output[0])[0],
         code=paper_code("tables"),
     shell:
-        "python -m paper.tables --csv {input.rows:q} --out-stem {params.stem:q} 2>&1 | tee {log:q}"
-
-
-rule statistics:
-    input:
-        rules.collect.output.rows,
-    output:
-        directory(f"{PAPER}/statistics"),
-    log:
-        "results/paper/logs/{table}.statistics.log",
-    conda:
-        "../../envs/paper.yaml"
-    params:
-        code=paper_code("statistics"),
-    shell:
-        "python -m paper.statistics --csv {input:q} --out {output:q} 2>&1 | tee {log:q}"
+        "python -m paper.tables --csv {input.rows:q} --statistics {input.statistics:q}"
+        " --out-stem {params.stem:q} 2>&1 | tee {log:q}"
 
 
 rule figures:
