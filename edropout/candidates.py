@@ -72,8 +72,8 @@ class Candidates:
         """Values of the steps that no unit reaches, computed once for all states."""
         values: dict[str, Any] = {self.shared[0].name: x}
         plan = self.structure.plan({}, dense=self.dense)
-        runner.run(self.shared, values, plan, own=self.dense - {self.shared[0].name})
         asked = {name for step in self.own for name in step.reads}
+        runner.run(self.shared, values, plan, own=self.dense - asked - {self.shared[0].name})
         return {name: value for name, value in values.items() if name in asked}
 
     def _first_layers(self, runner: CompactRunner, values: dict[str, Any]) -> dict[str, Tensor]:

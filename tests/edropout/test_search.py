@@ -99,6 +99,31 @@ def test_energies_are_those_of_the_masked_network() -> None:
         assert abs(energy(masked(x), y).item() - value.item()) < 1e-10
 
 
+class IdentityShortcut(nn.Module):
+    """A block whose shortcut is a step of its own that comes after the first switched layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.relu = nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(inplace=True)
+        self.conv, self.norm, self.shortcut = nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Identity()
+        self.classify = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.stem(x))
+        y = self.norm(self.conv(x))
+        return self.classify(self.relu(y + self.shortcut(x)).mean((2, 3)))
+
+
+def test_values_that_states_share_outlive_their_last_reader_among_the_shared_steps() -> None:
+    model = IdentityShortcut().double().train()
+    search, (x, y) = EDropout(model), batch(dtype=torch.float64)
+    search.loss(x, y)
+    for state, value in zip(search.population, search.energies, strict=True):
+        masked = copy.deepcopy(model)
+        mask_(masked, search.units.kept(state))
+        assert abs(energy(masked(x), y).item() - value.item()) < 1e-10
+
+
 def test_best_energy_never_rises_on_the_same_batch() -> None:
     search, best = EDropout(network()), []
     for _ in range(6):
