@@ -27,8 +27,9 @@ from harness import metrics as measure
 from harness.code import digest
 from harness.devices import choose_device
 from harness.files import replacing
+from harness.phase import Interrupted, Run
 from harness.run import STOPPED, end_with_parent, error_file, parse
-from harness.task import Interrupted, Run, Task
+from harness.task import Task
 from harness.tracking import Tracker
 from harness.training import Recipe
 

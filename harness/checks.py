@@ -18,8 +18,9 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
 from harness.metrics import evaluate
+from harness.phase import Interrupted, Run
 from harness.pruning import remove
-from harness.task import Interrupted, Run, Task
+from harness.task import Task
 from harness.training import Recipe
 
 SHAPE = (1, 8, 8)

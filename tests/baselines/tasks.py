@@ -3,7 +3,8 @@
 import torch
 from loaders import Loader
 
-from harness.task import Run, Task
+from harness.phase import Run
+from harness.task import Task
 from harness.training import Recipe
 
 

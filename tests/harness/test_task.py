@@ -8,7 +8,8 @@ import torch
 from loaders import Loader
 from torch import nn
 
-from harness.task import BudgetError, Interrupted, Run, Task
+from harness.phase import Interrupted, Run
+from harness.task import BudgetError, Task
 from harness.training import Recipe, TrainingError
 
 RECIPE = Recipe(
