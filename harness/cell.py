@@ -6,6 +6,7 @@ import copy
 import datetime
 import hashlib
 import importlib.util
+import math
 import os
 import shutil
 import signal
@@ -161,6 +162,9 @@ def run_cell(arguments: Any, run: Run) -> dict[str, Any]:
         "time": training_time(run.history),
         "provenance": provenance.describe(data_checksum=loaded.checksum, device=device),
     }
+    for section in ("test", "val", "full_test"):
+        if outcome[section] and not math.isfinite(outcome[section]["loss"]):
+            raise CellError(f"the {section} loss is {outcome[section]['loss']}: the method's network is not usable")
     if arguments.start:
         # A copy: after a kill from here on, the next start finds the original.
         with replacing(arguments.start) as temporary:

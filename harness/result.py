@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,22 +48,38 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number")
 
 
+def _finite(digits: str) -> float:
+    value = float(digits)
+    return value if math.isfinite(value) else _refuse_constant(digits)
+
+
+def checksum(metrics: Mapping[str, Any]) -> str:
+    """SHA-256 of a result without its own checksum: an edit by hand shows."""
+    content = {key: value for key, value in metrics.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def read(path: str | Path) -> dict[str, Any]:
     """Read and validate one result file.
 
     Raises:
-        ResultError: unreadable, not JSON, NaN or infinity inside, or not valid under the schema.
+        ResultError: unreadable, not JSON, NaN or infinity inside, not valid under the schema, or changed since it was
+            written (where it has a checksum; a method in another language may leave that out).
     """
     try:
-        metrics = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        text = Path(path).read_text(encoding="utf-8")
+        metrics = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except (OSError, ValueError) as error:
         raise ResultError(f"{path} cannot be read as a result file: {error}") from error
     check(metrics, source=str(path))
+    if metrics.get("checksum", checksum(metrics)) != checksum(metrics):
+        raise ResultError(f"{path} was changed after it had been written: run the cell again")
     return metrics
 
 
 def write(path: str | Path, metrics: Mapping[str, Any]) -> None:
-    """Validate and write one result file atomically; identical metrics give identical bytes."""
+    """Validate and write one result file atomically, with its checksum; identical metrics give identical bytes."""
+    metrics = {**metrics, "checksum": checksum(metrics)}
     check(metrics, source=str(path))
     write_text(path, json.dumps(metrics, indent=1, allow_nan=False) + "\n")
 

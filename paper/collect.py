@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -106,6 +107,10 @@ def outcome(cell: Cell) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
         return unfinished(cell, "invalid", f"{path}: {objection}"), None
     if metrics["status"] == "failed":
         return unfinished(cell, "failed", metrics["error"]), None
+    try:
+        history_of(cell)
+    except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError) as error:
+        return unfinished(cell, "invalid", f"{path.with_name('history.csv')} is damaged: {error}"), None
     return finished(cell, metrics), metrics
 
 
@@ -113,11 +118,9 @@ def rival_files(path: Path) -> list[Path]:
     """Other result files of the same cell: a second JSON beside it, or a second folder for its seed (`seed01`)."""
     seed = path.parent.name.removeprefix("seed")
     folders = [
-        folder
-        for folder in path.parent.parent.glob("seed*")
-        if folder.name.removeprefix("seed").isdigit() and int(folder.name.removeprefix("seed")) == int(seed)
+        folder for folder in path.parent.parent.glob("seed*") if re.fullmatch(rf"seed0*{seed}(\D.*)?", folder.name)
     ]
-    return sorted(other for folder in folders for other in folder.glob("metrics*.json") if other != path)
+    return sorted(other for folder in folders for other in folder.glob("*metrics*.json") if other != path)
 
 
 def refuse_foreign(cell: Cell, metrics: Mapping[str, Any]) -> None:
@@ -146,13 +149,18 @@ def refuse_mixed_protocols(done: list[tuple[Cell, Mapping[str, Any]]]) -> None:
             )
 
 
+def history_of(cell: Cell) -> pandas.DataFrame | None:
+    """The training history of one cell, if it has one."""
+    path = Path(cell["path"]).with_name("history.csv")
+    return pandas.read_csv(path) if path.exists() else None
+
+
 def history(results: Iterable[tuple[Cell, Mapping[str, Any]]]) -> pandas.DataFrame:
     """The training histories of all finished cells, one row per cell and epoch; a cell may have none."""
     frames = []
     for cell, _ in results:
-        path = Path(cell["path"]).with_name("history.csv")
-        if path.exists():
-            frame = pandas.read_csv(path)
+        frame = history_of(cell)
+        if frame is not None:
             for position, key in enumerate(KEYS):
                 frame.insert(position, key, cell[key])
             frames.append(frame)

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from paper.canvas import Plot
-from paper.style import DASHES, Look, frame, grid, legend_below, looks
+from paper.style import DASHES, Look, frame, grid, legend_below, looks, present
 from paper.summary import aggregate
 
 PLACE = ["dataset", "model", "method", "epoch"]
@@ -29,13 +29,15 @@ LABELS = {
     "diversity": "diversity of the population",
 }
 PERCENT = ("val_top1", "kept_ratio")
+NEVER_NEGATIVE = ("kept_ratio", "diversity")
 
 
-def plots(history: pandas.DataFrame) -> Iterator[Plot]:
+def plots(history: pandas.DataFrame, look: dict[str, Look]) -> Iterator[Plot]:
     """All curves that the histories hold, one figure per dataset and subject.
 
     Args:
         history: One row per cell and epoch (`paper.collect.history`).
+        look: Of each method of the table.
     """
     subjects = {
         "training": (
@@ -58,7 +60,8 @@ def plots(history: pandas.DataFrame) -> Iterator[Plot]:
         for subject, (quantities, caption) in subjects.items():
             data = tidy(part, [name for name in quantities if name in part])
             if not data.empty:
-                draw = draw_training if subject == "training" else partial(draw_by_model, quantities=quantities)
+                by_model = partial(draw_by_model, quantities=quantities)
+                draw = partial(draw_training, look=look) if subject == "training" else by_model
                 shown = f"{dataset}: {caption} Mean over seeds; the band is the 95 % interval, cut by the panel."
                 yield Plot(f"{subject}-{dataset}", shown, data, draw)
 
@@ -97,9 +100,9 @@ def freezes(history: pandas.DataFrame) -> pandas.DataFrame:
     return first.groupby(PLACE[:3], sort=False).median().rename("freeze").reset_index()
 
 
-def draw_training(data: pandas.DataFrame) -> Figure:
+def draw_training(data: pandas.DataFrame, look: dict[str, Look]) -> Figure:
     """One row of panels per model: training loss, validation loss, validation top-1."""
-    models, look = list(data["model"].unique()), looks(data["method"])
+    models, look = list(data["model"].unique()), present(look, data["method"])
     figure, axes = grid(3 * len(models), height=1.7)
     for number, ax in enumerate(axes):
         model, quantity = models[number // 3], ("train_loss", "val_loss", "val_top1")[number % 3]
@@ -148,7 +151,8 @@ def draw_lines(ax: Axes, part: pandas.DataFrame, look: dict[str, Look], dashes: 
         epoch, mean, half = (line[name].to_numpy(float) for name in ("epoch", "mean", "half"))
         ax.plot(epoch, mean, color=style.colour, ls=dash, marker=marker)
         if not numpy.isnan(half).all():
-            ax.fill_between(epoch, mean - half, mean + half, color=style.colour, alpha=0.15, lw=0)
+            low = mean - half if quantity not in NEVER_NEGATIVE else numpy.maximum(mean - half, 0)
+            ax.fill_between(epoch, low, mean + half, color=style.colour, alpha=0.15, lw=0)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
 

@@ -20,6 +20,7 @@ import pandas
 
 from paper import curves, layers, ranking_plot, speed, tradeoffs
 from paper.canvas import Plot, save
+from paper.style import looks
 from paper.summary import read_rows
 
 
@@ -53,11 +54,15 @@ def plots(csv: Path, statistics: Path) -> Iterator[Plot]:
     """All figures that the data allows, in reading order."""
     folder = csv.with_suffix("")
     history = pandas.read_csv(folder / "history.csv")
-    yield from tradeoffs.plots(pandas.read_csv(statistics / "pareto.csv"))
-    yield from ranking_plot.plots(statistics)
-    yield from curves.plots(history)
-    yield from speed.plots(read_rows(csv))
-    yield from layers.plots(pandas.read_csv(folder / "layers.csv"))
+    rows = read_rows(csv)
+    planned = rows[rows["evaluation"].eq("pruned")]
+    # One look for the whole table, so that a hole in one figure does not recolour it.
+    look = looks(planned["method"])
+    yield from tradeoffs.plots(pandas.read_csv(statistics / "pareto.csv"), look)
+    yield from ranking_plot.plots(statistics, look)
+    yield from curves.plots(history, look)
+    yield from speed.plots(rows, look)
+    yield from layers.plots(pandas.read_csv(folder / "layers.csv"), planned)
 
 
 if __name__ == "__main__":

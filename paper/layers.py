@@ -19,12 +19,21 @@ MOST_NUMBERS = 160
 """More numbers than this nobody reads; the colours and the CSV remain."""
 
 
-def plots(layers: pandas.DataFrame) -> Iterator[Plot]:
-    """Kept ratio of every layer, methods x layers, for each dataset and model."""
+def plots(layers: pandas.DataFrame, planned: pandas.DataFrame) -> Iterator[Plot]:
+    """Kept ratio of every layer, methods x layers, for each dataset and model.
+
+    Args:
+        layers: `paper.collect.layers`.
+        planned: Tidy rows of all planned cells: a method without a finished one is named in the caption.
+    """
     order = ["dataset", "model", "method", "layer"]
     mean = layers.groupby(order, sort=False)["kept_ratio"].agg(["mean", "count"]).reset_index()
     for (dataset, model), part in mean.groupby(["dataset", "model"], sort=False):
         caption = f"{dataset}, {model}: kept ratio of each layer's weights in percent, mean over seeds."
+        here = planned[(planned["dataset"] == dataset) & (planned["model"] == model)]
+        absent = [name for name in here["method"].unique() if name not in set(part["method"])]
+        if absent:
+            caption += f" Without a finished cell that lists its layers: {', '.join(absent)}."
         data = part.assign(mean=100 * part["mean"]).rename(columns={"count": "n"})
         yield Plot(f"layers-{dataset}-{model}", caption, data, draw)
 

@@ -12,14 +12,15 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 from paper.canvas import Plot
-from paper.style import PAGE, looks
+from paper.style import PAGE, Look
 
 
-def plots(statistics: Path) -> Iterator[Plot]:
+def plots(statistics: Path, look: dict[str, Look]) -> Iterator[Plot]:
     """The diagram, where paper.statistics could rank.
 
     Args:
         statistics: Folder with ranks.csv and nemenyi.csv.
+        look: Of each method of the table.
     """
     if not (statistics / "ranks.csv").exists():
         return
@@ -30,12 +31,12 @@ def plots(statistics: Path) -> Iterator[Plot]:
         f"Average ranks of mean test top-1 over {first['blocks']} (dataset, model) pairs, 1 is best. Bars join methods "
         f"that Nemenyi's test cannot tell apart at 5 %; Friedman's test: p = {first['friedman_p']:.3g}."
     )
-    yield Plot("critical-difference", caption, ranks, partial(draw, matrix=matrix))
+    yield Plot("critical-difference", caption, ranks, partial(draw, matrix=matrix, look=look))
 
 
-def draw(data: pandas.DataFrame, matrix: pandas.DataFrame) -> Figure:
+def draw(data: pandas.DataFrame, matrix: pandas.DataFrame, look: dict[str, Look]) -> Figure:
     """The diagram of scikit-posthocs, with its own line for the critical difference."""
-    ranks, look = data.set_index("method")["rank"], looks(data["method"])
+    ranks = data.set_index("method")["rank"]
     figure, ax = pyplot.subplots(figsize=(PAGE, 1.0 + 0.11 * len(ranks)))
     artists = scikit_posthocs.critical_difference_diagram(
         ranks,

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pandas
 from matplotlib.figure import Figure
 
 from paper.canvas import Plot
-from paper.style import grid, looks
+from paper.style import Look, grid
 from paper.summary import GROUP, aggregate
 
 
-def plots(rows: pandas.DataFrame) -> Iterator[Plot]:
+def plots(rows: pandas.DataFrame, look: dict[str, Look]) -> Iterator[Plot]:
     """Time per step ratio for each dataset where dense steps were timed.
 
     Args:
         rows: Tidy rows (`summary.read_rows`).
+        look: Of each method of the table.
     """
     data = ratios(rows)
     for dataset in data["dataset"].unique():
@@ -24,7 +26,7 @@ def plots(rows: pandas.DataFrame) -> Iterator[Plot]:
             f"{dataset}: time of a training step over that of the dense network with the same seed; mean and 95 % "
             "interval over seeds, cut by the panel. Cells that ran side by side on one machine slow each other."
         )
-        yield Plot(f"step-time-{dataset}", caption, data[data["dataset"] == dataset], draw)
+        yield Plot(f"step-time-{dataset}", caption, data[data["dataset"] == dataset], partial(draw, look=look))
 
 
 def ratios(rows: pandas.DataFrame) -> pandas.DataFrame:
@@ -40,10 +42,9 @@ def ratios(rows: pandas.DataFrame) -> pandas.DataFrame:
     return aggregate(paired, GROUP, ["ratio"])
 
 
-def draw(data: pandas.DataFrame) -> Figure:
+def draw(data: pandas.DataFrame, look: dict[str, Look]) -> Figure:
     """One panel per model, one line per method in the plan's order."""
     models, methods = list(data["model"].unique()), list(data["method"].unique())
-    look = looks(methods)
     figure, axes = grid(len(models), height=0.6 + 0.16 * len(methods), sharey=True)
     for ax, model in zip(axes, models, strict=True):
         for row in data[data["model"] == model].itertuples():

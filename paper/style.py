@@ -64,6 +64,12 @@ def looks(methods: Iterable[str], *, by_rule: bool = True) -> dict[str, Look]:
     return chosen
 
 
+def present(look: dict[str, Look], methods: Iterable[str]) -> dict[str, Look]:
+    """The looks of those methods that a figure shows, for its legend."""
+    names = set(methods)
+    return {name: style for name, style in look.items() if name in names}
+
+
 def grid(panels: int, *, height: float = 2.0, columns: int = 3, **options: Any) -> tuple[Figure, list[Axes]]:
     """A figure of `panels` axes: one is a column wide, more fill the width of a page."""
     columns = min(panels, columns)

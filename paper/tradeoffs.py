@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pandas
 import seaborn
@@ -12,17 +13,18 @@ from matplotlib.lines import Line2D
 
 from paper.canvas import Plot
 from paper.pareto import COSTS
-from paper.style import Look, frame, grid, legend_below, looks, rule_of
+from paper.style import Look, frame, grid, legend_below, present, rule_of
 
 LEAST_SPAN = 1.0
 """Percentage points that an accuracy axis shows at least, so that noise does not look like a gap."""
 
 
-def plots(points: pandas.DataFrame) -> Iterator[Plot]:
+def plots(points: pandas.DataFrame, look: dict[str, Look]) -> Iterator[Plot]:
     """Accuracy against kept ratio, and the Pareto fronts, for each dataset.
 
     Args:
         points: `pareto.pareto`, as statistics/pareto.csv holds it.
+        look: Of each method of the table.
     """
     for dataset in points["dataset"].unique():
         part = points[points["dataset"] == dataset]
@@ -32,39 +34,45 @@ def plots(points: pandas.DataFrame) -> Iterator[Plot]:
                 f"{dataset}: test top-1 against kept parameters; bars are 95 % intervals over seeds, lines join the "
                 "variants of a method, the dashed line is the dense network. Bars longer than the panel are cut."
             )
-            yield Plot(f"accuracy-{dataset}", caption, kept, draw_accuracy)
+            yield Plot(f"accuracy-{dataset}", caption, kept, partial(draw_accuracy, look=look))
         if not part.empty:
             caption = (
                 f"{dataset}: test top-1 against three costs. Filled points are on the Pareto front (no other method is "
                 "as good in both and better in one); hollow points are not."
             )
-            yield Plot(f"pareto-{dataset}", caption, part, draw_pareto)
+            yield Plot(f"pareto-{dataset}", caption, part, partial(draw_pareto, look=look))
 
 
-def draw_accuracy(data: pandas.DataFrame) -> Figure:
+def draw_accuracy(data: pandas.DataFrame, look: dict[str, Look]) -> Figure:
     """One panel per model; a colour per rule, its variants joined in the order of what they keep."""
     models = list(data["model"].unique())
-    look: dict[str, Look] = {}
-    for name, style in looks(data["method"]).items():
-        look.setdefault(rule_of(name), style)  # A rule looks like its first variant does in the other figures.
+    of_rule: dict[str, Look] = {}
+    for name, style in present(look, data["method"]).items():
+        of_rule.setdefault(rule_of(name), style)  # A rule looks like its first variant does in the other figures.
     figure, axes = grid(len(models), height=2.3)
     for ax, model in zip(axes, models, strict=True):
         part = data[data["model"] == model].assign(rule=lambda frame: frame["method"].map(rule_of))
         for rule, line in part.groupby("rule", sort=False):
             ordered = line.sort_values("value")
-            style = {"color": look[rule].colour, "marker": look[rule].marker, "ls": "-", "lw": 0.8, "elinewidth": 0.7}
+            style = {
+                "color": of_rule[rule].colour,
+                "marker": of_rule[rule].marker,
+                "ls": "-",
+                "lw": 0.8,
+                "elinewidth": 0.7,
+            }
             ax.errorbar(ordered["value"], ordered["top1"], ordered["top1_half"], ordered["value_half"], **style)
         for dense in part.loc[part["method"] == "dense", "top1"]:
             ax.axhline(dense, color="#000000", ls=(0, (4, 2)), lw=0.7)
         set_frame(ax, part)
         ax.set(title=model, xlabel=COSTS["kept_ratio"], ylabel="test top-1 (%)")
-    legend_below(figure, [_handle(name, look[name], filled=True) for name in look])
+    legend_below(figure, [_handle(name, of_rule[name], filled=True) for name in of_rule])
     return figure
 
 
-def draw_pareto(data: pandas.DataFrame) -> Figure:
+def draw_pareto(data: pandas.DataFrame, look: dict[str, Look]) -> Figure:
     """One row of panels per model, one column per cost."""
-    models, look = list(data["model"].unique()), looks(data["method"])
+    models, look = list(data["model"].unique()), present(look, data["method"])
     costs = [cost for cost in COSTS if cost in set(data["cost"])]
     figure, axes = grid(len(costs) * len(models), height=1.9, columns=len(costs))
     for number, ax in enumerate(axes):

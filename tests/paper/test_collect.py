@@ -89,7 +89,9 @@ def test_a_result_that_cannot_be_true_is_named_and_not_averaged(cells, tmp_path,
     assert cells[0]["path"] in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("rival", ["seed1/metrics (copy).json", "seed01/metrics.json"])
+@pytest.mark.parametrize(
+    "rival", ["seed1/metrics (copy).json", "seed1/old-metrics.json", "seed01/metrics.json", "seed1 (copy)/metrics.json"]
+)
 def test_two_result_files_for_one_cell_leave_it_without_numbers(cells, tmp_path, rival):
     path = Path(cells[0]["path"])
     other = path.parent.parent / rival
@@ -135,3 +137,12 @@ def test_the_hash_check_knows_the_plans_hash(tmp_path):
     cell = harness_plan.cell(config, dataset="digits", model="resnet8", method="dense", seed=1)
     result = metrics({**cell, "path": ""}, numpy.random.default_rng(0)) | {"config": cell["config"]}
     assert list(objections(result)) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"epoch,lr\n1,2\n3,4,5\n", b"\xff\xfe\x00"])
+def test_a_damaged_history_leaves_its_cell_without_numbers_and_the_others_with_theirs(cells, tmp_path, content):
+    Path(cells[0]["path"]).with_name("history.csv").write_bytes(content)
+    _, rows = run(cells, tmp_path)
+    bad = rows[rows["status"] == "invalid"]
+    assert len(bad) == 1 and bad["error"].str.contains("history.csv is damaged").all()
+    assert (rows["status"] == "done").sum() == len(rows) - 1

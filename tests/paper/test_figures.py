@@ -13,7 +13,7 @@ from matplotlib import pyplot
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from paper import canvas, curves, layers, speed, style
+from paper import canvas, curves, layers, ranking_plot, speed, style
 from paper.canvas import Plot
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -139,7 +139,7 @@ def test_step_times_are_paired_by_seed():
 def test_a_network_of_many_layers_fits(tmp_path):
     names = [f"layer{index // 10}.{index % 10}.conv2" for index in range(160)]
     table = pandas.DataFrame({"layer": names, "kept_ratio": 0.5}).assign(dataset="d", model="m", method="l1")
-    plot = next(layers.plots(table))
+    plot = next(layers.plots(table, planned=table))
     canvas.save(plot, tmp_path)
     assert Image.open(tmp_path / "layers-d-m.png").size[0] == 1400
 
@@ -150,3 +150,34 @@ def test_what_is_drawn_is_what_the_csv_holds(tmp_path):
     canvas.save(Plot("p", "", data, lambda frame: given.append(frame) or pyplot.subplots()[0]), tmp_path)
     pandas.testing.assert_frame_equal(given[0], pandas.read_csv(tmp_path / "p.csv"))
     assert given[0]["x"][0] == 0.333333
+
+
+def test_a_method_keeps_its_colour_where_another_is_missing_and_the_heat_map_names_it(make_table, render, monkeypatch):
+    given = {}
+    original = ranking_plot.plots
+
+    def seen(statistics, look):
+        given.update(look)
+        yield from original(statistics, look)
+
+    monkeypatch.setattr(ranking_plot, "plots", seen)
+    methods = ("dense", "l1-30", "thinet", "random-30")
+
+    def lose(cells):
+        for cell in cells:
+            if cell["method"] == "l1-30":
+                Path(cell["path"]).unlink()
+
+    folder = render(make_table(methods=methods, change=lose))
+    assert given == style.looks(methods)
+    index = json.loads((folder / "figures" / "index.json").read_text())
+    captions = [entry["caption"] for entry in index if entry["name"].startswith("layers-")]
+    assert captions and all("Without a finished cell that lists its layers: l1-30." in caption for caption in captions)
+
+
+def test_the_band_of_what_is_never_negative_ends_at_zero():
+    values = {"epoch": [1, 2], "mean": [0.1, 0.2], "half": [0.5, 0.5], "method": "edropout", "quantity": "diversity"}
+    figure, ax = pyplot.subplots()
+    curves.draw_lines(ax, pandas.DataFrame(values), style.looks(["edropout"]))
+    assert ax.collections[0].get_paths()[0].vertices[:, 1].min() == 0
+    pyplot.close(figure)
