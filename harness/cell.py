@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import nn
 
+from harness import checkpoint, distributed, models, provenance, pruning, result
 from harness import data as datasets
-from harness import distributed, models, provenance, pruning, result
 from harness import metrics as measure
 from harness.code import digest
 from harness.devices import choose_device
@@ -78,7 +77,6 @@ def main() -> int:
         return status
     tracker.finish(outcome)
     if outcome["status"] == "done":
-        forget_checkpoints(folder)
         _say(f"done: test top1 {outcome['test']['top1']:.4f}, kept ratio {outcome['size']['kept_ratio']:.4f}")
     return status
 
@@ -136,6 +134,8 @@ def run_cell(arguments: Any, run: Run) -> dict[str, Any]:
         run=run,
     )
     dense_epochs = run.epoch
+    # Before the method is read: whoever commits while it trains changes nothing of where its number comes from.
+    origin = provenance.describe(data_checksum=loaded.checksum, device=device)
     network = load_fit(arguments.fit)(model, task, **cell["config"]["hyperparameters"])
     if not isinstance(network, nn.Module):
         raise CellError(f"fit() in {arguments.fit} must return a torch.nn.Module, not {type(network).__name__}")
@@ -160,7 +160,7 @@ def run_cell(arguments: Any, run: Run) -> dict[str, Any]:
         "extra": dict(run.logged),
         "latency": measure.latency({"model": network, "dense": dense}, loaded.input_shape, batch_size=LATENCY_BATCH),
         "time": training_time(run.history),
-        "provenance": provenance.describe(data_checksum=loaded.checksum, device=device),
+        "provenance": origin,
     }
     for section in ("test", "val", "full_test"):
         if outcome[section] and not math.isfinite(outcome[section]["loss"]):
@@ -197,9 +197,9 @@ def load_dense(model: nn.Module, path: Path, *, name: str) -> None:
     if path.stat().st_size == 0:
         raise CellError(f"the dense network to start from failed: see {path.parent / 'log.txt'}")
     try:
-        weights = load_file(path)
-    except SafetensorError as error:
-        raise CellError(f"{path} is damaged ({error}): delete it and start again") from error
+        weights = checkpoint.load_weights(path)
+    except checkpoint.DamagedError as error:
+        raise CellError(f"{error}: delete it and start again") from error
     expected = model.state_dict()
     if {key: value.shape for key, value in weights.items()} != {key: value.shape for key, value in expected.items()}:
         raise CellError(f"{path} holds the weights of another architecture than {name}: delete it and start again")
@@ -240,13 +240,6 @@ def sentence(error: Exception) -> str:
     if isinstance(error, torch.cuda.OutOfMemoryError):
         return f"CUDA ran out of memory: lower recipe.batch_size in config.yaml ({text[:200]})"
     return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
-
-
-def forget_checkpoints(folder: Path) -> None:
-    """Remove what only an unfinished run needs."""
-    for pattern in ("checkpoint.safetensors*", "phase*.safetensors*", "progress.json", "start.pending", ".*.tmp"):
-        for path in folder.glob(pattern):
-            path.unlink()
 
 
 def _iso(seconds: float) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,11 @@ from harness.files import replacing
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that is damaged or belongs to another configuration."""
+    """A checkpoint that belongs to another configuration."""
+
+
+class DamagedError(CheckpointError):
+    """A file that does not hold what was written into it."""
 
 
 def save(path: str | Path, state: Any, *, key: str) -> None:
@@ -45,30 +49,60 @@ def load(path: str | Path, *, key: str) -> Any:
     """Read a state back, on the CPU.
 
     Raises:
-        CheckpointError: unreadable, truncated, altered, or written under another config hash.
+        CheckpointError: written under another key.
+        DamagedError: unreadable, truncated or altered.
     """
-    try:
-        with safe_open(path, framework="pt") as handle:
-            metadata = handle.metadata() or {}
-            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"checkpoint {path} is damaged ({error})") from error
+    metadata, tensors = _read(path)
     if metadata.get("key") != key:
         raise CheckpointError(f"checkpoint {path} belongs to another configuration, code or data")
     if metadata.get("sha256") != _checksum(tensors, metadata.get("tree", ""), key):
-        raise CheckpointError(f"checkpoint {path} is damaged (its checksum does not match)")
+        raise DamagedError(f"checkpoint {path} is damaged (its checksum does not match)")
     return _join(json.loads(metadata["tree"]), tensors)
 
 
 def load_newest(path: str | Path, *, key: str, warn: Callable[[str], None]) -> Any | None:
-    """The newest intact state among `path` and `<path>.previous`, or None; each bad file is named through `warn`."""
+    """The newest intact state among `path` and `<path>.previous`, or None; each bad file is named through `warn`.
+
+    A damaged file is moved to `<name>.damaged`, so that the next `save` does not put it in the place of a good one.
+    """
     for candidate in (Path(path), previous(Path(path))):
         if candidate.exists():
             try:
                 return load(candidate, key=key)
+            except DamagedError as error:
+                warn(f"{error}: it is not used")
+                os.replace(candidate, candidate.with_name(f"{candidate.name}.damaged"))
             except CheckpointError as error:
                 warn(f"{error}: it is not used")
     return None
+
+
+def save_weights(path: str | Path, weights: Mapping[str, torch.Tensor]) -> None:
+    """Write a network's `state_dict` under its names, with a checksum."""
+    tensors = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in weights.items()}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={"sha256": _checksum(tensors)})
+
+
+def load_weights(path: str | Path) -> dict[str, torch.Tensor]:
+    """Read back what `save_weights` wrote.
+
+    Raises:
+        DamagedError: unreadable, truncated or altered.
+    """
+    metadata, tensors = _read(path)
+    if metadata.get("sha256") != _checksum(tensors):
+        raise DamagedError(f"{path} is damaged (its checksum does not match)")
+    return tensors
+
+
+def _read(path: str | Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as handle:
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
+            return handle.metadata() or {}, tensors
+    except (OSError, SafetensorError) as error:
+        raise DamagedError(f"{path} is damaged ({error})") from error
 
 
 def previous(path: Path) -> Path:
@@ -76,7 +110,7 @@ def previous(path: Path) -> Path:
     return path.with_name(f"{path.name}.previous")
 
 
-def _checksum(tensors: dict[str, torch.Tensor], tree: str, key: str) -> str:
+def _checksum(tensors: dict[str, torch.Tensor], tree: str = "", key: str = "") -> str:
     digest = hashlib.sha256(f"{key}\n{tree}\n".encode())
     for name in sorted(tensors):
         tensor = tensors[name]

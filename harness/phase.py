@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save_model
 from torch import nn
 
 from harness import checkpoint, distributed
-from harness.files import replacing, write_text
+from harness.files import write_text
 from harness.training import Progress, Stateful, run_epochs
 
 if TYPE_CHECKING:
@@ -163,8 +162,7 @@ class Phase:
             write_history(memory.folder / "history.csv", memory.history)
             self._report(row)
             if memory.save_start is not None and progress.epoch == self.task.recipe.prune_epoch:
-                with replacing(memory.save_start) as temporary:
-                    save_model(self.model, str(temporary))
+                checkpoint.save_weights(memory.save_start, self.model.state_dict())
         if progress.epoch < self.last_epoch:
             self._save_if_due()
 

@@ -17,6 +17,9 @@ SCHEMA_VERSION = 1
 PROTOCOL = 1
 """Version of the rules of measurement: raise it when the harness changes what a number means."""
 
+VOLATILE = ("time", "latency", "provenance")
+"""Sections that differ between two runs of a cell."""
+
 SCHEMA_PATH = Path(__file__).resolve().parent.parent / "workflow" / "schemas" / "metrics.schema.json"
 
 
@@ -54,8 +57,8 @@ def _finite(digits: str) -> float:
 
 
 def checksum(metrics: Mapping[str, Any]) -> str:
-    """SHA-256 of a result without its own checksum: an edit by hand shows."""
-    content = {key: value for key, value in metrics.items() if key != "checksum"}
+    """SHA-256 of what another run of the cell must give again: an edit by hand shows, other times do not."""
+    content = {key: value for key, value in metrics.items() if key not in ("checksum", *VOLATILE)}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

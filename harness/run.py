@@ -76,8 +76,11 @@ def run(arguments: argparse.Namespace) -> int:
                 file=sys.stderr,
             )
             return 1
-        code, stopped = supervise(folder, lock, processes=arguments.cell["config"]["recipe"].get("processes", 1))
-        if stopped:
+        for path in folder.glob(".*.tmp"):
+            path.unlink()  # Of a trainer that was killed while it wrote.
+        code, disturbed = supervise(folder, lock, processes=arguments.cell["config"]["recipe"].get("processes", 1))
+        # A trainer that was past its last epoch when it was told to stop ends with a result and exit code 0.
+        if code == STOPPED or (code != 0 and disturbed):
             print(f"{folder}: stopped; the next start resumes it", file=sys.stderr)
             return STOPPED
         if code != 0:
@@ -88,6 +91,9 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"{folder} failed: {metrics['error']}", file=sys.stderr)
             if arguments.start and not arguments.start.exists():
                 arguments.start.touch()  # Empty: what starts here then fails with a sentence.
+        elif not disturbed:
+            # A Snakemake that is gone does not know of the result and will ask for it again: nothing is trained twice.
+            forget_checkpoints(folder)
         return 0
 
 
@@ -126,7 +132,7 @@ def supervise(folder: Path, lock: IO[str], *, processes: int) -> tuple[int, bool
     A trainer of several processes is torchrun, which starts them and ends all when one ends.
 
     Returns:
-        The trainer's exit code, negative for a signal, and whether we told it to stop: because we were told to, or
+        The trainer's exit code, negative for a signal, and whether it was to stop early: because we were told to, or
         because the process that started us is gone.
     """
     parent, told = os.getppid(), []
@@ -150,12 +156,17 @@ def supervise(folder: Path, lock: IO[str], *, processes: int) -> tuple[int, bool
     signalled = False
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            code = trainer.wait(timeout=0.2)
-            # A trainer that was past its last epoch when it was told ends with a result and exit code 0.
-            return code, code == STOPPED or (code != 0 and bool(signalled or told))
+            return trainer.wait(timeout=0.2), bool(told) or os.getppid() != parent
         if not signalled and (told or os.getppid() != parent):
             trainer.terminate()
             signalled = True
+
+
+def forget_checkpoints(folder: Path) -> None:
+    """Remove what only an unfinished run needs."""
+    for pattern in ("checkpoint.safetensors*", "phase*.safetensors*", "progress.json", "start.pending", ".*.tmp"):
+        for path in folder.glob(pattern):
+            path.unlink()
 
 
 def end_with_parent(number: signal.Signals = signal.SIGTERM) -> None:

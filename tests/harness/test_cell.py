@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
-from harness import cell
+from harness import cell, checkpoint
 
 
 def test_methods_share_data_and_initialisation_and_nothing_else():
@@ -32,7 +31,7 @@ def test_methods_share_data_and_initialisation_and_nothing_else():
 def test_dense_weights_that_do_not_fit_are_named_before_training(tmp_path, content, sentence):
     path = tmp_path / "start.safetensors"
     if isinstance(content, dict):
-        save_file(content, path)
+        checkpoint.save_weights(path, content)
     else:
         path.write_bytes(content or b"")
     with pytest.raises(cell.CellError, match=sentence):
@@ -41,9 +40,19 @@ def test_dense_weights_that_do_not_fit_are_named_before_training(tmp_path, conte
 
 def test_dense_weights_are_loaded_bit_for_bit(tmp_path):
     source, target = nn.Linear(3, 2), nn.Linear(3, 2)
-    save_file(source.state_dict(), tmp_path / "start.safetensors")
+    checkpoint.save_weights(tmp_path / "start.safetensors", source.state_dict())
     cell.load_dense(target, tmp_path / "start.safetensors", name="linear")
     assert torch.equal(source.weight, target.weight)
+
+
+def test_a_flipped_byte_in_dense_weights_is_never_trained_from(tmp_path):
+    path = tmp_path / "start.safetensors"
+    checkpoint.save_weights(path, nn.Linear(3, 2).state_dict())
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(cell.CellError, match=r"checksum does not match.*delete it"):
+        cell.load_dense(nn.Linear(3, 2), path, name="linear")
 
 
 def test_a_file_without_fit_is_named(tmp_path):

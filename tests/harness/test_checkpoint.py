@@ -94,3 +94,20 @@ def test_special_floats_survive(tmp_path):
     checkpoint.save(tmp_path / "c", {"x": [math.inf, -0.0]}, key=HASH)
     values = checkpoint.load(tmp_path / "c", key=HASH)["x"]
     assert values[0] == math.inf and math.copysign(1, values[1]) == -1
+
+
+def test_a_damaged_file_never_takes_the_place_of_a_good_one(tmp_path, monkeypatch):
+    path = tmp_path / "c"
+    checkpoint.save(path, {"epoch": 1}, key=HASH)
+    checkpoint.save(path, {"epoch": 2}, key=HASH)
+    path.write_bytes(path.read_bytes()[:-3] + b"???")
+    assert checkpoint.load_newest(path, key=HASH, warn=print)["epoch"] == 1
+    assert (tmp_path / "c.damaged").exists()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("harness.files.os.fsync", killed)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save(path, {"epoch": 3}, key=HASH)
+    assert checkpoint.load_newest(path, key=HASH, warn=print)["epoch"] == 1

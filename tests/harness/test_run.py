@@ -117,6 +117,35 @@ def test_a_supervisor_whose_parent_dies_stops_its_trainer(tmp_path):
     assert not (tmp_path / "metrics.json").exists()
 
 
+FINISHES = (
+    "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); sys.path.insert(0, 'tests/harness');"
+    "import test_result; from pathlib import Path; folder = Path({!r});"
+    "(folder / 'phase1.safetensors').write_text('trained'); print('up', flush=True); time.sleep({});"
+    "test_result.result.write(folder / 'metrics.json', test_result.DONE)"
+)
+
+
+def test_checkpoints_outlive_a_result_that_nobody_waits_for(tmp_path):
+    """Snakemake is killed while the trainer evaluates: the next one asks for the result again, and finds it trained."""
+    start(tmp_path / "calm", FINISHES.format(str(tmp_path / "calm"), 0)).communicate(timeout=30)
+    assert result.read(tmp_path / "calm" / "metrics.json") and not (tmp_path / "calm" / "phase1.safetensors").exists()
+    folder = tmp_path / "alone"
+    code = (
+        "import sys, subprocess; sys.path.insert(0, 'tests/harness'); import test_run, pathlib, time\n"
+        f"test_run.start(pathlib.Path({str(folder)!r}), test_run.FINISHES.format({str(folder)!r}, 2)); time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    wait_for_trainer(folder)
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 20
+    while not (folder / "metrics.json").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(1)
+    assert (folder / "phase1.safetensors").exists()
+
+
 def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, capsys):
     def flock(*_):
         raise OSError(errno.ENOLCK, "No locks available")
