@@ -41,10 +41,10 @@ def read(root: Path, *, split: str, download: bool) -> Source:
         key: Archive(filename, md5, (Flowers102._download_url_prefix + filename,))
         for key, (filename, md5) in Flowers102._file_dict.items()
     }
-    labels_path, splits_path = fetch([published["label"], published["setid"]], folder, download=download)
-    if not (folder / "jpg").is_dir():
-        [archive] = fetch([published["image"]], folder, download=download)
-        _unpack(archive, folder / "jpg")
+    keys = ["label", "setid"] if (folder / "jpg").is_dir() else ["label", "setid", "image"]
+    labels_path, splits_path, *packed = fetch([published[key] for key in keys], folder, download=download)
+    if packed:
+        _unpack(packed[0], folder / "jpg")
     labels = _vector(labels_path, "labels") - 1
     files = [f"jpg/image_{number:05d}.jpg" for number in range(1, len(labels) + 1)]
     everything = Part(labels=labels, files=files)

@@ -40,9 +40,7 @@ def read(source: str, root: Path, *, download: bool) -> Source:
         Archive(filename, md5, tuple(mirror + filename for mirror in published.mirrors))
         for filename, md5 in published.resources
     ]
-    contents = {
-        archive.filename: _content(archive, folder, download, trusted=source == "mnist") for archive in archives
-    }
+    contents = _contents(archives, folder, download, trusted=source == "mnist")
     parts = {}
     for part, prefix in (("train", "train"), ("test", "t10k")):
         names = [f"{prefix}-images-idx3-ubyte.gz", f"{prefix}-labels-idx1-ubyte.gz"]
@@ -55,16 +53,25 @@ def read(source: str, root: Path, *, download: bool) -> Source:
     return Source(parts=parts, class_names=classes, checksums=checksums)
 
 
-def _content(archive: Archive, folder: Path, download: bool, *, trusted: bool) -> bytes:
-    """The unpacked file: of the archive as published or, with a known checksum, of any other packing of it."""
-    packed, plain = folder / archive.filename, folder / archive.filename.removesuffix(".gz")
+def _contents(archives: list[Archive], folder: Path, download: bool, *, trusted: bool) -> dict[str, bytes]:
+    """The unpacked files: of the archives as published or, if `trusted`, of any other packing of the same content."""
+    contents = {}
     if trusted:
-        for path in (packed, plain):
-            if path.exists():
-                content = _unpack(path)
-                if hashlib.md5(content).hexdigest() == UNPACKED_MD5[plain.name]:
-                    return content
-    return _unpack(fetch([archive], folder, download=download)[0])
+        found = {archive.filename: _known_content(folder / archive.filename) for archive in archives}
+        contents = {name: content for name, content in found.items() if content is not None}
+    needed = [archive for archive in archives if archive.filename not in contents]
+    return contents | {path.name: _unpack(path) for path in fetch(needed, folder, download=download)}
+
+
+def _known_content(packed: Path) -> bytes | None:
+    """The unpacked file, from the archive `packed` or from beside it, if its checksum is known."""
+    plain = packed.with_suffix("")
+    for path in (packed, plain):
+        if path.exists():
+            content = _unpack(path)
+            if hashlib.md5(content).hexdigest() == UNPACKED_MD5[plain.name]:
+                return content
+    return None
 
 
 def _unpack(path: Path) -> bytes:

@@ -71,6 +71,14 @@ def test_a_damaged_archive_is_refused_by_its_published_checksum(tmp_path, monkey
     assert checksum in text and str(path.parent) in text and path.name in text
 
 
+@pytest.mark.parametrize("source", ["mnist", "fashion"])
+def test_every_missing_archive_is_named_at_once(tmp_path, monkeypatch, source):
+    for path in write_idx(tmp_path, monkeypatch, RELATIVES[source]).iterdir():
+        path.unlink()
+    text = sentence(tmp_path, source, "missing and downloading is off")
+    assert all(name in text and checksum in text for name, checksum in RELATIVES[source].resources)
+
+
 @pytest.mark.parametrize(
     ("content", "match"),
     [
@@ -175,6 +183,13 @@ def test_damaged_flowers_are_refused(tmp_path, monkeypatch):
     (folder / "setid.mat").write_bytes((folder / "setid.mat").read_bytes()[:-9])
     sentence(tmp_path, "flowers", "setid.mat is not the published file", image_size=8)
     sentence(tmp_path, "flowers", "'split' is 'mine'", split="mine")
+
+
+def test_every_missing_file_of_flowers_is_named_at_once(tmp_path, monkeypatch):
+    for path in write_flowers(tmp_path, monkeypatch, per_class=21).iterdir():
+        path.unlink()
+    text = sentence(tmp_path, "flowers", "missing and downloading is off", image_size=8)
+    assert all(name in text for name in ("102flowers.tgz", "imagelabels.mat", "setid.mat"))
 
 
 def test_flowers_whose_unpacking_fails_leave_no_folder(tmp_path):
