@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import plan
+from harness.files import read_json
 
 TRAINING_EXAMPLES = {
     **dict.fromkeys(("mnist", "kuzushiji", "fashion"), (54_000, (1, 28, 28), 10)),
@@ -73,11 +74,9 @@ def line(
 
 def result_of(cell: plan.Cell) -> dict[str, Any] | None:
     """The finished result of a cell, or None."""
-    try:
-        metrics = json.loads((Path(plan.folder(cell)) / "metrics.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return metrics if metrics["config_hash"] == cell["config_hash"] and metrics["status"] == "done" else None
+    metrics = read_json(Path(plan.folder(cell)) / "metrics.json")
+    done = metrics.get("config_hash") == cell["config_hash"] and metrics.get("status") == "done"
+    return metrics if done else None
 
 
 def relative_costs(config: plan.Config) -> dict[str, float]:
@@ -85,10 +84,11 @@ def relative_costs(config: plan.Config) -> dict[str, float]:
     seconds: dict[tuple[Any, ...], dict[str, float]] = defaultdict(dict)
     for table in config["tables"]:
         for cell in plan.cells(config, table):
-            metrics = result_of(cell)
-            if metrics and metrics.get("time", {}).get("train_seconds"):
+            measured = (result_of(cell) or {}).get("time")
+            taken = measured.get("train_seconds") if isinstance(measured, dict) else None
+            if isinstance(taken, int | float) and taken > 0:
                 place = (cell["dataset"], cell["model"], cell["seed"])
-                seconds[place][plan.rule_of(cell["method"])] = metrics["time"]["train_seconds"]
+                seconds[place][plan.rule_of(cell["method"])] = taken
     ratios = defaultdict(list)
     for beside in seconds.values():
         for method, value in beside.items():

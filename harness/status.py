@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import json
 import sys
 import time
 from collections import Counter
@@ -16,8 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from harness import plan
+from harness.files import read_json
 
 STATES = ("done", "running", "failed", "stopped", "waiting")
+PROGRESS = ("epoch", "epochs", "loss", "seconds_left")
+"""What must be known of a running cell for its progress to be shown."""
 
 
 def main() -> int:
@@ -52,21 +54,17 @@ def table_states(config: plan.Config, table: str) -> Iterator[dict[str, Any]]:
 
 def cell_state(folder: Path, config_hash: str) -> dict[str, Any]:
     """`done`, `failed` (with its error), `running` or `stopped` (with epoch, loss, time left), or `waiting`."""
-    metrics = _read_json(folder / "metrics.json")
-    if metrics.get("config_hash") == config_hash:
-        test = metrics.get("test") or {}
-        return {"state": metrics["status"], "error": metrics.get("error"), "top1": test.get("top1")}
-    progress = _read_json(folder / "progress.json")
+    metrics = read_json(folder / "metrics.json")
+    if metrics.get("config_hash") == config_hash and metrics.get("status") in ("done", "failed"):
+        test = metrics.get("test")
+        top1 = test.get("top1") if isinstance(test, dict) else None
+        return {"state": metrics["status"], "error": metrics.get("error"), "top1": top1}
+    progress = read_json(folder / "progress.json")
+    if not all(isinstance(progress.get(key), int | float) for key in PROGRESS):
+        progress = {}
     if _locked(folder / ".lock"):
         return {"state": "running", **progress}
     return {"state": "stopped" if progress else "waiting", **progress}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
 
 
 def _locked(path: Path) -> bool:
@@ -93,8 +91,8 @@ def render(states: list[dict[str, Any]], *, everything: bool) -> str:
 
 def _detail(state: dict[str, Any]) -> str:
     if state["state"] == "failed":
-        return state["error"]
-    if state.get("top1") is not None:
+        return str(state["error"])
+    if isinstance(state.get("top1"), int | float):
         return f"test top1 {state['top1']:.4f}"
     if "epoch" in state:
         left = (

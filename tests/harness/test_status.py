@@ -1,8 +1,11 @@
-"""The status view tells finished, failed, running, stopped and waiting cells apart."""
+"""The status view tells finished, failed, running, stopped and waiting cells apart; the estimate counts them."""
 
 import fcntl
 import json
 
+import pytest
+
+from harness import estimate, plan
 from harness.status import cell_state, render
 
 HASH = "0" * 16
@@ -29,6 +32,37 @@ def test_each_state_is_told(tmp_path):
 def test_a_result_of_another_configuration_does_not_count(tmp_path):
     write(tmp_path, "metrics.json", {"config_hash": "f" * 16, "status": "done", "test": {"top1": 0.9}})
     assert cell_state(tmp_path, HASH)["state"] == "waiting"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [[], "x", 1, None, {}, {"config_hash": HASH}, {"config_hash": HASH, "status": []}],
+)
+def test_a_damaged_result_is_not_done(tmp_path, monkeypatch, content):
+    monkeypatch.setattr(plan, "folder", lambda _: tmp_path)
+    write(tmp_path, "metrics.json", content)
+    assert cell_state(tmp_path, HASH) == {"state": "waiting"}
+    assert estimate.result_of({"config_hash": HASH}) is None
+
+
+@pytest.mark.parametrize("damaged", [None, "x", [], {"train_seconds": "x", "top1": "x"}])
+def test_a_result_without_its_numbers_is_done_and_tells_none(tmp_path, monkeypatch, damaged):
+    cell = {"config_hash": HASH, "dataset": "digits", "model": "lenet", "method": "dense", "seed": 0}
+    monkeypatch.setattr(plan, "folder", lambda _: tmp_path)
+    monkeypatch.setattr(plan, "cells", lambda *_: [cell])
+    write(tmp_path, "metrics.json", {"config_hash": HASH, "status": "done", "test": damaged, "time": damaged})
+    assert "test top1" not in render([{"cell": "a", **cell_state(tmp_path, HASH)}], everything=True)
+    assert estimate.relative_costs({"tables": ["quick"]}) == {}
+
+
+@pytest.mark.parametrize("content", [[], "x", {"epoch": 1}, {**PROGRESS, "loss": None}])
+def test_damaged_progress_is_not_shown(tmp_path, content):
+    write(tmp_path, "progress.json", content)
+    with open(tmp_path / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        state = cell_state(tmp_path, HASH)
+    assert state == {"state": "running"}
+    assert render([{"cell": "a", **state}], everything=False).endswith("running  a")
 
 
 def test_the_view_counts_all_and_lists_what_needs_a_look():
