@@ -1,7 +1,9 @@
 """The plan before the bill: `python -m harness.estimate [TABLE ...]` prints cells, hours and disk of each table.
 
-A few training steps of each (architecture, dataset) are timed on this machine with random images. A method costs what
-its finished cells cost relative to dense ones; a method without any is counted like dense training, and marked.
+A few training steps of each (architecture, dataset) are timed on this machine with random images: on a GPU with the
+recipe's batch or as much of it as fits, on a CPU with 8 images at most. Their time is scaled to the batch, which
+overstates the cost of small images. A method costs what its finished cells cost relative to dense ones; a method
+without any is counted like dense training, and marked.
 """
 
 from __future__ import annotations
@@ -14,10 +16,15 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness import plan
 from harness.files import read_json
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from harness.training import Recipe
 
 TRAINING_EXAMPLES = {
     **dict.fromkeys(("mnist", "kuzushiji", "fashion"), (54_000, (1, 28, 28), 10)),
@@ -29,6 +36,8 @@ TRAINING_EXAMPLES = {
     "imagefolder": (50_000, (3, 32, 32), 10),
 }
 """Training examples after the validation split, shape of an image, classes; for `imagefolder` a guess."""
+CPU_IMAGES = 8
+"""Images of a timed step on a CPU, where a whole batch of large images takes minutes and tens of gigabytes."""
 BYTES_BESIDES_WEIGHTS = 400_000
 """metrics.json, history, log and the offline W&B run of one cell."""
 
@@ -102,7 +111,7 @@ def time_dense(cell: plan.Cell, steps: int) -> tuple[float, int]:
     import torch
 
     from harness import models
-    from harness.training import Recipe, cross_entropy
+    from harness.training import Recipe
 
     data, recipe = cell["config"]["data"], Recipe(**cell["config"]["recipe"])
     examples, (channels, *size), classes = TRAINING_EXAMPLES[data["source"]]
@@ -111,9 +120,30 @@ def time_dense(cell: plan.Cell, steps: int) -> tuple[float, int]:
     torch.set_num_threads(recipe.threads)
     model = models.build(cell["model"], num_classes=classes, input_shape=(channels, *size)).to(device)
     model = model.to(memory_format=torch.channels_last)
+    images = recipe.batch_size if device.type == "cuda" else min(recipe.batch_size, CPU_IMAGES)
+    while True:
+        try:
+            seconds = time_step(model, recipe, (images, channels, *size), classes, steps) * recipe.batch_size / images
+            break
+        except torch.OutOfMemoryError:
+            if images == 1:
+                raise
+            images //= 2
+    batches = -(-data.get("train_examples", examples) // recipe.batch_size)
+    weight_bytes = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    return seconds * batches * recipe.epochs, weight_bytes
+
+
+def time_step(model: nn.Module, recipe: Recipe, shape: tuple[int, ...], classes: int, steps: int) -> float:
+    """Median seconds of a training step on random images of `shape` (images, channels, height, width)."""
+    import torch
+
+    from harness.training import cross_entropy
+
+    device = next(model.parameters()).device
     optimizer = recipe.make_optimizer(model.parameters())
-    x = torch.randn(recipe.batch_size, channels, *size, device=device).contiguous(memory_format=torch.channels_last)
-    y = torch.randint(classes, (recipe.batch_size,), device=device)
+    x = torch.randn(shape, device=device).contiguous(memory_format=torch.channels_last)
+    y = torch.randint(classes, shape[:1], device=device)
     times = []
     for _ in range(steps + 1):
         started = time.perf_counter()
@@ -124,9 +154,7 @@ def time_dense(cell: plan.Cell, steps: int) -> tuple[float, int]:
         optimizer.step()
         loss.item()
         times.append(time.perf_counter() - started)
-    batches = -(-data.get("train_examples", examples) // recipe.batch_size)
-    weight_bytes = sum(value.numel() * value.element_size() for value in model.state_dict().values())
-    return statistics.median(times[1:]) * batches * recipe.epochs, weight_bytes
+    return statistics.median(times[1:])
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import fcntl
 import json
 
 import pytest
+import torch
 
 from harness import estimate, plan
 from harness.status import cell_state, render
@@ -53,6 +54,25 @@ def test_a_result_without_its_numbers_is_done_and_tells_none(tmp_path, monkeypat
     write(tmp_path, "metrics.json", {"config_hash": HASH, "status": "done", "test": damaged, "time": damaged})
     assert "test top1" not in render([{"cell": "a", **cell_state(tmp_path, HASH)}], everything=True)
     assert estimate.relative_costs({"tables": ["quick"]}) == {}
+
+
+@pytest.mark.parametrize(("batch_size", "fits", "timed"), [(256, 8, [8]), (256, 2, [8, 4, 2]), (3, 8, [3])])
+def test_few_images_are_timed_on_a_cpu_and_fewer_if_memory_is_short(monkeypatch, batch_size, fits, timed):
+    shapes = []
+
+    def time_step(model, recipe, shape, classes, steps):
+        shapes.append(shape)
+        if shape[0] > fits:
+            raise torch.OutOfMemoryError
+        return 0.5 * shape[0]
+
+    monkeypatch.setattr(estimate, "time_step", time_step)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    recipe = {"epochs": 2, "prune_epoch": 1, "batch_size": batch_size, "optimizer": {"name": "sgd"}, "schedule": {}}
+    config = {"data": {"source": "digits", "train_examples": 10 * batch_size, "image_size": 16}, "recipe": recipe}
+    seconds, _ = estimate.time_dense({"model": "resnet8", "config": config}, steps=1)
+    assert shapes == [(images, 1, 16, 16) for images in timed]
+    assert seconds == 0.5 * batch_size * 10 * 2
 
 
 @pytest.mark.parametrize("content", [[], "x", {"epoch": 1}, {**PROGRESS, "loss": None}])
