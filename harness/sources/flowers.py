@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import tarfile
+import tempfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -84,17 +84,19 @@ def _vector(path: Path, key: str) -> Tensor:
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    """Unpack the images of `archive` so that `folder` appears only once it is whole."""
-    temporary = folder.with_name(f".{folder.name}.unpacking")
-    shutil.rmtree(temporary, ignore_errors=True)
+    """Unpack the images of `archive` so that `folder` appears only once it is whole; another process may be faster."""
     try:
-        with tarfile.open(archive, "r:gz") as tar:
-            tar.extractall(temporary, filter="data")
-        (temporary / folder.name).rename(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+            with tarfile.open(archive, "r:gz") as tar:
+                tar.extractall(temporary, filter="data")
+            try:
+                Path(temporary, folder.name).rename(folder)
+            except OSError:
+                if not folder.is_dir():
+                    raise
         sync_folder(folder.parent)
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise DataError(f"{archive} is truncated or damaged ({error}): delete it and start again") from error
     except OSError as error:
         raise DataError(f"{archive} cannot be unpacked ({error}): free some disk space") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -3,6 +3,7 @@
 import gzip
 import pickle
 import resource
+import tarfile
 
 import numpy
 import pytest
@@ -201,6 +202,23 @@ def test_flowers_whose_unpacking_fails_leave_no_folder(tmp_path):
     with pytest.raises(DataError, match="truncated or damaged"):
         flowers._unpack(archive, tmp_path / "new" / "jpg")
     assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_processes_that_unpack_the_same_archive_at_once_do_not_meet(tmp_path, monkeypatch):
+    archive = tmp_path / "102flowers.tgz"
+    (tmp_path / "jpg").mkdir()
+    (tmp_path / "jpg" / "image_00001.jpg").write_bytes(bytes(1000))
+    pack(tmp_path / "jpg", archive)
+    folder, extract = tmp_path / "new" / "jpg", tarfile.TarFile.extractall
+
+    def overtaken(tar, *arguments, **options):
+        extract(tar, *arguments, **options)
+        monkeypatch.setattr(tarfile.TarFile, "extractall", extract)
+        flowers._unpack(archive, folder)
+
+    monkeypatch.setattr(tarfile.TarFile, "extractall", overtaken)
+    flowers._unpack(archive, folder)
+    assert list(folder.parent.iterdir()) == [folder] and len(list(folder.iterdir())) == 1
 
 
 def test_a_disk_that_fills_up_while_unpacking_leaves_no_folder(tmp_path):
