@@ -38,7 +38,7 @@ def decode(
         (3, height, width) uint8.
 
     Raises:
-        DataError: the file is missing, unreadable or not the one that was prepared.
+        DataError: the file is missing, unreadable, not the one that was prepared, or has more than 8 bits per channel.
     """
     from PIL import Image
 
@@ -47,7 +47,12 @@ def decode(
         raise DataError(f"{path} has changed since its dataset was prepared: restore it or prepare the dataset again")
     try:
         with Image.open(io.BytesIO(content)) as file:
+            if file.mode.startswith(("I", "F")):
+                # PIL would clip their values to 255.
+                raise DataError(f"{path} has grey values of more than 8 bits: convert such images to 8 bits")
             image = file.convert("RGB")
+    except DataError:
+        raise
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} is no readable image ({error}): replace or remove it") from error
     if rectangle is not None:

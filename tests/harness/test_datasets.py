@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from raw_data import picture, write_tree
 
 from harness import prepared
@@ -150,6 +151,9 @@ def break_folder(folder, fault):
             (folder / "train" / "class1" / "3.png").write_bytes(picture(1, kind="JPEG")[:-100])
         case "no image":
             (folder / "train" / "class1" / "3.png").write_text("hello")
+        case "depth" | "fraction":
+            grey = Image.new("I;16" if fault == "depth" else "F", (8, 8), 300)
+            grey.save(folder / "train" / "class1" / "3.png", "TIFF")
         case "size":
             (folder / "train" / "class1" / "3.png").write_bytes(picture(1, (9, 8)))
         case "extra class":
@@ -171,6 +175,8 @@ def break_folder(folder, fault):
     [
         ("unreadable", r"class1/3.png is no readable image"),
         ("no image", r"class1/3.png is no readable image"),
+        ("depth", r"class1/3.png has grey values of more than 8 bits: convert such images to 8 bits"),
+        ("fraction", r"class1/3.png has grey values of more than 8 bits: convert such images to 8 bits"),
         ("size", r"class1/3.png has 9 x 8 pixels and others 8 x 8: set config key 'datasets.mine.image_size'"),
         ("extra class", r"differ in the class folder 'class2'"),
         ("one class", r"has fewer than two class folders with images"),
