@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -123,10 +124,15 @@ def main() -> int:
         "--download", action=argparse.BooleanOptionalAction, default=False, help="fetch what is missing"
     )
     given = parser.parse_args()
+    # An exit that runs the clauses that remove half-written files.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         checksum = prepare(given.name, given.data, root=given.root, out=given.out, download=given.download)
     except DataError as error:
         print(error, file=sys.stderr)
+        return 1
+    except (OSError, UnicodeError) as error:
+        print(f"dataset '{given.name}' cannot be prepared ({error}): put this right and start again", file=sys.stderr)
         return 1
     print(f"{given.out}: sha256 {checksum}")
     return 0

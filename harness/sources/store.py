@@ -46,7 +46,7 @@ def contents(source: Source, name: str, section: Mapping[str, Any]) -> tuple[Des
         size, stays_files = _size(source, name, section)
         for part in SPLITS:
             if stays_files:
-                tensors[f"{part}_files"] = pack_paths(parts[part].files)
+                tensors[f"{part}_files"] = _pack(parts[part].files, source.root)
                 tensors[f"{part}_crc"] = torch.tensor(list(_iterate(_checksum, source.root, parts[part].files)))
             if _decoded_bytes(source, size) <= DECODED_BYTES:
                 tensors[f"{part}_x"] = _decode(source.root, parts[part], size, fraction, name)
@@ -97,6 +97,14 @@ def statistics(pixels: Tensor, normalize: str, name: str) -> tuple[list[float], 
     std = (shares @ values.square() - mean.square()).clamp_min(0).sqrt()
     # A channel that never changes is only shifted.
     return mean.tolist(), torch.where(std > 1e-6, std, 1.0).tolist()
+
+
+def _pack(files: list[str], root: Path) -> Tensor:
+    try:
+        return pack_paths(files)
+    except UnicodeEncodeError as error:
+        start = error.object[: error.end].split("\0")[-1]
+        raise DataError(f"{root} has a file whose name is not UTF-8 and starts with {start!a}: rename it") from error
 
 
 def _size(source: Source, name: str, section: Mapping[str, Any]) -> tuple[int | None, bool]:

@@ -1,5 +1,6 @@
 """Preparing datasets: splits, what is stored, and what is refused; small files in the true formats."""
 
+import json
 import os
 import resource
 import subprocess
@@ -92,14 +93,34 @@ def test_a_damaged_prepared_file_is_never_used(tmp_path, damage):
     assert "\n" not in str(caught.value)
 
 
+def run_main(tmp_path, section, **options):
+    """The finished process that prepares the dataset `mine`."""
+    out = tmp_path / "out" / "mine"
+    arguments = ["--name", "mine", "--data", json.dumps(section), "--root", tmp_path, "--out", out]
+    command = [sys.executable, "-m", "harness.datasets", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, **options)
+
+
+def test_a_folder_in_the_place_of_an_archive_is_a_sentence(tmp_path):
+    folder = tmp_path / "FashionMNIST" / "raw" / "train-images-idx3-ubyte.gz"
+    folder.mkdir(parents=True)
+    answer = run_main(tmp_path, {"source": "fashion"})
+    assert answer.returncode == 1 and str(folder) in answer.stderr and answer.stderr.count("\n") == 1
+
+
+def test_a_file_name_that_is_not_utf8_is_a_sentence(tmp_path):
+    write_tree(tmp_path / "mine")
+    (tmp_path / "mine" / "class1" / "3.png").rename(tmp_path / "mine" / "class1" / os.fsdecode(b"caf\xe9.png"))
+    sizes = {"image_size": 4, "image_size_by_model": {"alexnet": 8}}
+    answer = run_main(tmp_path, {"source": "imagefolder", "path": "mine", **sizes})
+    assert answer.returncode == 1 and answer.stderr.count("\n") == 1
+    assert r"not UTF-8 and starts with 'class1/caf\udce9': rename it" in answer.stderr
+
+
 def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path):
-    command = [sys.executable, "-m", "harness.datasets", "--name", "digits", "--data", '{"source": "digits"}']
-    answer = subprocess.run(
-        [*command, "--root", str(tmp_path), "--out", str(tmp_path / "out" / "digits.safetensors")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
+    answer = run_main(
+        tmp_path,
+        {"source": "digits"},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},  # Byte code must not be cut at the limit.
     )

@@ -2,7 +2,13 @@
 
 import functools
 import http.server
+import signal
+import socket
+import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 from raw_data import md5, write_idx
@@ -12,6 +18,8 @@ from harness import prepared
 from harness.datasets import prepare
 from harness.prepared import DataError
 from harness.sources import download
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Unreliable(http.server.SimpleHTTPRequestHandler):
@@ -60,6 +68,32 @@ def test_a_download_that_fails_names_every_file_its_place_and_its_checksum(tmp_p
     for part in ("a.gz (md5 md5-of-a", "b.gz (md5 md5-of-b", str(tmp_path / "raw"), address):
         assert part in str(caught.value)
     assert list((tmp_path / "raw").iterdir()) == []
+
+
+def test_a_download_that_is_stopped_leaves_nothing(tmp_path):
+    script = """
+import sys
+from torchvision import datasets
+from harness.datasets import main
+datasets.FashionMNIST.mirrors = [sys.argv.pop()]
+sys.exit(main())
+"""
+    arguments = ["--name", "fashion", "--data", '{"source": "fashion"}', "--root", tmp_path, "--out", tmp_path / "out"]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        command = [sys.executable, "-c", script, *map(str, arguments), "--download", address]
+        silent.settimeout(60)
+        with subprocess.Popen(command, cwd=ROOT) as process:
+            connection, _ = silent.accept()
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n" + bytes(download.BLOCK + 1))
+                folder = tmp_path / "FashionMNIST" / "raw"
+                while process.poll() is None and not list(folder.glob(".*.tmp")):
+                    time.sleep(0.01)
+                process.terminate()
+                assert process.wait(60) == 128 + signal.SIGTERM
+    assert list(folder.iterdir()) == []
 
 
 def test_what_comes_is_not_kept_if_it_is_not_what_was_published(tmp_path):
