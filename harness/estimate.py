@@ -1,8 +1,8 @@
 """The plan before the bill: `python -m harness.estimate [TABLE ...]` prints cells, hours and disk of each table.
 
 A few training steps of each (architecture, dataset) are timed on this machine with random images: on a GPU with the
-recipe's batch or as much of it as fits, on a CPU with 8 images at most. Their time is scaled to the batch, which
-overstates the cost of small images. A method costs what its finished cells cost relative to dense ones; a method
+recipe's batch or as much of it as fits, on a CPU with as many pixels as 8 images of ImageNet have. Their time is scaled
+to the batch. A method costs what its finished cells cost relative to dense ones; a method
 without any is counted like dense training, and marked.
 """
 
@@ -36,8 +36,8 @@ TRAINING_EXAMPLES = {
     "imagefolder": (50_000, (3, 32, 32), 10),
 }
 """Training examples after the validation split, shape of an image, classes; for `imagefolder` a guess."""
-CPU_IMAGES = 8
-"""Images of a timed step on a CPU, where a whole batch of large images takes minutes and tens of gigabytes."""
+CPU_PIXELS = 8 * 224 * 224
+"""Pixels of a timed step on a CPU, where a whole batch of large images takes minutes and tens of gigabytes."""
 BYTES_BESIDES_WEIGHTS = 400_000
 """metrics.json, history, log and the offline W&B run of one cell."""
 
@@ -120,7 +120,8 @@ def time_dense(cell: plan.Cell, steps: int) -> tuple[float, int]:
     torch.set_num_threads(recipe.threads)
     model = models.build(cell["model"], num_classes=classes, input_shape=(channels, *size)).to(device)
     model = model.to(memory_format=torch.channels_last)
-    images = recipe.batch_size if device.type == "cuda" else min(recipe.batch_size, CPU_IMAGES)
+    few = max(1, CPU_PIXELS // (size[0] * size[1]))
+    images = recipe.batch_size if device.type == "cuda" else min(recipe.batch_size, few)
     while True:
         try:
             seconds = time_step(model, recipe, (images, channels, *size), classes, steps) * recipe.batch_size / images

@@ -56,8 +56,11 @@ def test_a_result_without_its_numbers_is_done_and_tells_none(tmp_path, monkeypat
     assert estimate.relative_costs({"tables": ["quick"]}) == {}
 
 
-@pytest.mark.parametrize(("batch_size", "fits", "timed"), [(256, 8, [8]), (256, 2, [8, 4, 2]), (3, 8, [3])])
-def test_few_images_are_timed_on_a_cpu_and_fewer_if_memory_is_short(monkeypatch, batch_size, fits, timed):
+@pytest.mark.parametrize(
+    ("batch_size", "side", "fits", "timed"),
+    [(256, 224, 8, [8]), (256, 224, 2, [8, 4, 2]), (3, 224, 8, [3]), (256, 32, 256, [256])],
+)
+def test_few_large_images_are_timed_on_a_cpu_and_fewer_if_memory_is_short(monkeypatch, batch_size, side, fits, timed):
     shapes = []
 
     def time_step(model, recipe, shape, classes, steps):
@@ -69,9 +72,9 @@ def test_few_images_are_timed_on_a_cpu_and_fewer_if_memory_is_short(monkeypatch,
     monkeypatch.setattr(estimate, "time_step", time_step)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     recipe = {"epochs": 2, "prune_epoch": 1, "batch_size": batch_size, "optimizer": {"name": "sgd"}, "schedule": {}}
-    config = {"data": {"source": "digits", "train_examples": 10 * batch_size, "image_size": 16}, "recipe": recipe}
+    config = {"data": {"source": "digits", "train_examples": 10 * batch_size, "image_size": side}, "recipe": recipe}
     seconds, _ = estimate.time_dense({"model": "resnet8", "config": config}, steps=1)
-    assert shapes == [(images, 1, 16, 16) for images in timed]
+    assert shapes == [(images, 1, side, side) for images in timed]
     assert seconds == 0.5 * batch_size * 10 * 2
 
 
