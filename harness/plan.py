@@ -30,6 +30,9 @@ KNOWN_MODELS = {
 }
 """Architectures that need no look-up: other names are asked of torchvision and timm, which takes seconds."""
 
+DEPTH = 10
+"""Levels of a configuration: more than any key needs, and an end for an alias that holds itself."""
+
 Config = Mapping[str, Any]
 Cell = dict[str, Any]
 
@@ -70,8 +73,8 @@ def check(config: Config, rules_of_methods: Iterable[str]) -> None:
         config: The parsed config.yaml.
         rules_of_methods: Names of the methods that a rule makes (the part before the first `-`).
     """
+    _check_values(config)
     _check_schema(config)
-    _check_finite(config, ())
     rules = set(rules_of_methods)
     for name, section in config["datasets"].items():
         _require(section["recipe"], config["recipes"], f"datasets.{name}.recipe", "recipe")
@@ -109,13 +112,23 @@ def _check_schema(config: Config) -> None:
         raise ConfigError(f"config key '{key}': {error.message}")
 
 
-def _check_finite(value: Any, path: tuple) -> None:
-    """A schema's limits let .nan pass, since it is neither too small nor too large."""
+def _check_values(value: Any, path: tuple[str, ...] = ()) -> None:
+    """Refuse what YAML can say and JSON cannot: a schema lets .nan pass and fails at keys that are no strings."""
+    name = f"config key {'.'.join(path) or '(top level)'!r}"
+    if len(path) > DEPTH:
+        raise ConfigError(f"{name} lies deeper than {DEPTH} levels")
     if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"config key '{'.'.join(map(str, path))}' is {value}: it must be a finite number")
-    entries = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
-    for key, entry in entries:
-        _check_finite(entry, (*path, key))
+        raise ConfigError(f"{name} is {value}: it must be a finite number")
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            if not isinstance(key, str):
+                raise ConfigError(f"{name} has the key {key!r}, which is no string: put it in quotes")
+            _check_values(entry, (*path, key))
+    elif isinstance(value, list):
+        for index, entry in enumerate(value):
+            _check_values(entry, (*path, str(index)))
+    elif not isinstance(value, str | int | float | None):
+        raise ConfigError(f"{name} is a {type(value).__name__}: it must be a string, number, boolean, list or mapping")
 
 
 def _require(name: str, section: Config, key: str, noun: str) -> None:
@@ -133,7 +146,10 @@ def check_hyperparameters(method: str, given: Iterable[str], fit: str | Path) ->
     path = Path(fit)
     if path.suffix != ".py":
         return
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        raise ConfigError(f"{fit}, line {error.lineno}, is no valid Python: {error.msg}") from error
     signature = next(
         (node.args for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "fit"), None
     )

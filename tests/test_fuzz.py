@@ -26,9 +26,17 @@ CASES = int(os.environ.get("EDROPOUT_FUZZ", "250"))
 fuzzed = settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12)
-values = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
-)
+names = st.text(max_size=8)
+yaml_keys = names | st.integers() | st.booleans() | st.none() | st.dates()
+
+
+def nested(leaves, keys):
+    """Values, lists of them and dictionaries of them."""
+    return st.recursive(leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3))
+
+
+json_values = nested(scalars, names)
+yaml_values = nested(scalars | st.dates() | st.binary(max_size=4), yaml_keys)
 
 
 def places(tree, path=()):
@@ -39,7 +47,7 @@ def places(tree, path=()):
         yield from places(value, (*path, key))
 
 
-def mutated(tree, data):
+def mutated(tree, data, keys=names, values=json_values):
     """The tree with a few of its entries replaced, removed or added."""
     tree = copy.deepcopy(tree)
     for _ in range(data.draw(st.integers(1, 3))):
@@ -53,7 +61,7 @@ def mutated(tree, data):
         elif action == "remove":
             del section[last]
         elif isinstance(section, dict):
-            section[data.draw(st.text(max_size=8))] = data.draw(values)
+            section[data.draw(keys)] = data.draw(values)
         if not list(places(tree)):
             break
     return tree
@@ -62,7 +70,7 @@ def mutated(tree, data):
 @fuzzed
 @given(st.data())
 def test_any_configuration_makes_cells_or_one_sentence(data):
-    config = mutated(CONFIG, data)
+    config = mutated(CONFIG, data, yaml_keys, yaml_values)
     try:
         plan.check(config, RULES)
     except plan.ConfigError as error:

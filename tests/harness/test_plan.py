@@ -1,6 +1,7 @@
 """config.yaml becomes cells, or one sentence that names the key."""
 
 import copy
+import datetime
 import re
 import subprocess
 import sys
@@ -53,6 +54,9 @@ def test_the_quick_table_compares_every_method():
         (("data", "root"), "", "data.root"),
         (("recipes", "quick", "optimizer", "lr"), float("nan"), "recipes.quick.optimizer.lr' is nan.*finite"),
         (("methods", "l1-vgg16_a", "prune_ratio"), [0.5, float("inf")], "methods.l1-vgg16_a.prune_ratio.1' is inf"),
+        (("methods", "l1"), {1: 2}, "'methods.l1' has the key 1, which is no string"),
+        (("methods", "l1", "prune_ratio"), [datetime.date(2020, 1, 1)], "'methods.l1.prune_ratio.0' is a date"),
+        (("methods", "dropout", "rate"), yaml.safe_load("&x [*x]"), "'methods.dropout.rate.0.*deeper than 10 levels"),
     ],
 )
 def test_a_wrong_key_or_value_is_named_in_one_sentence(path, value, sentence):
@@ -134,3 +138,10 @@ def test_a_hyper_parameter_that_fit_does_not_have_is_named(tmp_path):
     plan.check_hyperparameters("l1", ["prune_ratio"], fit)
     with pytest.raises(plan.ConfigError, match=r"methods.l1.prune_ration.*did you mean 'prune_ratio'"):
         plan.check_hyperparameters("l1", ["prune_ration"], fit)
+
+
+def test_a_syntax_error_in_a_method_is_one_sentence_with_file_and_line(tmp_path):
+    fit = tmp_path / "fit.py"
+    fit.write_text("def fit(model, task):\n    return (model\n")
+    with pytest.raises(plan.ConfigError, match=r"fit.py, line 2, is no valid Python: '\(' was never closed"):
+        plan.check_hyperparameters("l1", [], fit)
