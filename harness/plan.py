@@ -92,6 +92,14 @@ def check(config: Config, rules_of_methods: Iterable[str]) -> None:
                 raise ConfigError(
                     f"table '{name}' names method '{method}': add workflow/baselines/{rule_of(method)}.smk"
                 )
+            source = method
+            while rule_of(source) == "scratch":
+                source = source.partition("-")[2]
+                if source not in config["methods"] or rule_of(source) not in rules:
+                    raise ConfigError(
+                        f"table '{name}' names method '{method}', but its source '{source}' (what follows 'scratch-')"
+                        " is no method under methods that has a rule"
+                    )
     for table in config["build"]:
         _require(table, config["tables"], "build", "table")
 

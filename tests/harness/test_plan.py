@@ -81,6 +81,18 @@ def test_a_method_without_a_rule_names_the_file_to_add():
         plan.check(config, RULES)
 
 
+@pytest.mark.parametrize(
+    ("method", "source"),
+    [("scratch", ""), ("scratch-l2", "l2"), ("scratch-thinnest", "thinnest"), ("scratch-scratch-l2", "l2")],
+)
+def test_the_missing_source_of_a_method_from_scratch_is_named(method, source):
+    config = changed(("methods", method), {})
+    config["methods"].update({"thinnest": {}, "scratch-l2": {}})
+    config["tables"]["quick"]["methods"] = [method]
+    with pytest.raises(plan.ConfigError, match=rf"table 'quick' names method '{method}', but its source '{source}' "):
+        plan.check(config, RULES)
+
+
 def test_every_rule_of_the_workflow_is_reserved():
     files = [ROOT / "Snakefile", *(ROOT / "workflow").glob("Snakefile"), *(ROOT / "workflow" / "rules").glob("*.smk")]
     names = {name for path in files for name in re.findall(r"^rule (\w+):", path.read_text(), flags=re.MULTILINE)}
