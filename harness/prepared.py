@@ -105,10 +105,13 @@ def read(path: str | Path) -> Prepared:
         raise DataError(f"{path} is truncated or damaged ({error}): {again}") from error
     if metadata.get("format") != FORMAT:
         raise DataError(f"{path} is no prepared dataset of format {FORMAT}: {again}")
-    fields = json.loads(metadata["description"])
-    description = Description(**{**fields, "shape": tuple(fields["shape"])})
-    checksum = digest(description, tensors)
-    if checksum != metadata["sha256"]:
+    try:
+        fields = json.loads(metadata["description"])
+        description = Description(**{**fields, "shape": tuple(fields["shape"])})
+        checksum, expected = digest(description, tensors), metadata["sha256"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"the header of {path} is damaged ({error!r}): {again}") from error
+    if checksum != expected:
         raise DataError(f"{path} has changed since it was prepared (its checksum differs): {again}")
     return Prepared(description=description, tensors=tensors, checksum=checksum)
 

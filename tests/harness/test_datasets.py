@@ -117,6 +117,24 @@ def test_a_file_name_that_is_not_utf8_is_a_sentence(tmp_path):
     assert r"not UTF-8 and starts with 'class1/caf\udce9': rename it" in answer.stderr
 
 
+def test_every_damaged_byte_of_a_header_is_a_sentence_or_carries_nothing(tmp_path):
+    path = tmp_path / "small.safetensors"
+    description = prepared.Description("small", ["a", "b"], (1, 2, 2), [0.5], [0.2], {"source": "digits"}, 0, {})
+    prepared.write(path, description, {"train_x": torch.zeros(2, 1, 2, 2), "train_y": torch.arange(2)})
+    whole, content = prepared.read(path), path.read_bytes()
+    for position in range(8 + int.from_bytes(content[:8], "little")):
+        for bit in range(8):
+            damaged = bytearray(content)
+            damaged[position] ^= 1 << bit
+            path.write_bytes(damaged)
+            try:
+                stored = prepared.read(path)
+            except DataError as error:
+                assert str(path) in str(error) and "\n" not in str(error)
+            else:
+                assert stored.description == description and stored.checksum == whole.checksum
+
+
 def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path):
     answer = run_main(
         tmp_path,
