@@ -1,10 +1,12 @@
 """Preparing datasets: splits, what is stored, and what is refused; small files in the true formats."""
 
+import io
 import json
 import os
 import resource
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from raw_data import picture, write_tree
 from harness import prepared
 from harness.datasets import prepare
 from harness.prepared import DataError
+from harness.sources import flowers
 from harness.splits import stratified
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -268,3 +271,16 @@ def test_images_that_do_not_fit_stay_files(tmp_path, monkeypatch, section):
     assert [name.split("/")[0] for name in files] == ["class0", "class1"]
     assert stored.description.root == str(tmp_path / "mine")
     assert ("train_x" in stored.tensors) == (len(section) == 2)
+
+
+@pytest.mark.parametrize("name", ["../outside", "/tmp/../outside"])
+def test_an_archive_that_writes_outside_its_folder_is_refused(tmp_path, name):
+    archive = tmp_path / "in" / "flowers.tgz"
+    archive.parent.mkdir()
+    with tarfile.open(archive, "w:gz") as tar:
+        member = tarfile.TarInfo(name)
+        member.size = 4
+        tar.addfile(member, io.BytesIO(b"evil"))
+    with pytest.raises(DataError, match=r"flowers\.tgz"):
+        flowers._unpack(archive, tmp_path / "in" / "jpg")
+    assert [path.name for path in tmp_path.rglob("*")] == ["in", "flowers.tgz"]

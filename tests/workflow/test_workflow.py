@@ -64,6 +64,15 @@ def test_touching_a_method_runs_nothing_and_editing_it_runs_its_cells_alone(fres
     assert planned(output).get("l1") == 1 and "dense" not in planned(output)
 
 
+@pytest.mark.parametrize("hours", [-48, 48])
+def test_a_clock_that_jumps_runs_nothing_again(fresh, hours):
+    """What a later cell starts from seems newer than the cell, or the whole table older than its cells."""
+    for path in (fresh.folder / CELL / "dense").rglob("*"):
+        moment = path.stat().st_mtime + 3600 * hours
+        os.utime(path, (moment, moment), follow_symlinks=False)
+    assert "Nothing to be done" in fresh.snakemake("-n")[1]
+
+
 def test_changing_a_hyper_parameter_runs_its_cells_alone(fresh):
     config = fresh.config
     config["methods"]["l1"] = {"prune_ratio": 0.25}
