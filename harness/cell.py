@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import math
 import os
+import random
 import shutil
 import signal
 import sys
@@ -17,6 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 from safetensors.torch import save
 from torch import nn
@@ -121,7 +123,10 @@ def run_cell(arguments: Any, run: Run) -> dict[str, Any]:
     run.key = checkpoint_key(arguments, loaded.checksum, inputs)
     if arguments.start:
         run.save_start = folder / "start.pending"
-    torch.manual_seed(derived_seed(cell["dataset"], cell["model"], cell["method"], cell["seed"]))
+    seed = derived_seed(cell["dataset"], cell["model"], cell["method"], cell["seed"])
+    torch.manual_seed(seed)
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
     task = Task(
         train_loader=loaded.train,
         val_loader=loaded.val,
@@ -129,7 +134,7 @@ def run_cell(arguments: Any, run: Run) -> dict[str, Any]:
         input_shape=loaded.input_shape,
         recipe=recipe,
         device=device,
-        seed=derived_seed(cell["dataset"], cell["model"], cell["method"], cell["seed"]),
+        seed=seed,
         inputs=inputs,
         run=run,
     )

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy
 import torch
 from torch import nn
 
@@ -191,13 +193,18 @@ def write_history(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def _random_state(device: torch.device) -> dict[str, Any]:
     # That of the run's own GPU alone: it may go on on another one, and the others belong to other jobs.
+    name, keys, *rest = numpy.random.get_state()
     return {
+        "python": random.getstate(),
+        "numpy": (name, keys.tolist(), *rest),
         "cpu": torch.get_rng_state(),
         "cuda": [torch.cuda.get_rng_state(device)] if device.type == "cuda" else [],
     }
 
 
 def _restore_random_state(state: Mapping[str, Any], device: torch.device) -> None:
+    random.setstate(state["python"])
+    numpy.random.set_state(state["numpy"])
     torch.set_rng_state(state["cpu"])
     for generator in state["cuda"]:
         torch.cuda.set_rng_state(generator, device)

@@ -2,12 +2,15 @@
 
 import csv
 import math
+import random
 
+import numpy
 import pytest
 import torch
 from loaders import Loader
 from torch import nn
 
+from harness import checkpoint, phase
 from harness.phase import Interrupted, Run
 from harness.task import BudgetError, Task
 from harness.training import Recipe, TrainingError
@@ -159,3 +162,14 @@ def test_generators_are_reproducible_and_differ_by_purpose(tmp_path):
 
 def test_a_task_holds_no_test_data(tmp_path):
     assert not [name for name in vars(make_task(tmp_path)) if "test" in name]
+
+
+def test_every_global_generator_goes_on_from_a_checkpoint(tmp_path):
+    def draw():
+        return random.random(), numpy.random.rand(), torch.rand(1).item()
+
+    checkpoint.save(tmp_path / "c", phase._random_state(torch.device("cpu")), key="k")
+    expected = draw()
+    assert draw() != expected
+    phase._restore_random_state(checkpoint.load(tmp_path / "c", key="k"), torch.device("cpu"))
+    assert draw() == expected
