@@ -2,8 +2,8 @@
 
 A few training steps of each (architecture, dataset) are timed on this machine with random images: on a GPU with the
 recipe's batch or as much of it as fits, on a CPU with as many pixels as 8 images of ImageNet have. Their time is scaled
-to the batch. A method costs what its finished cells cost relative to dense ones; a method
-without any is counted like dense training, and marked.
+to the batch. A method costs what its finished cells cost relative to dense ones; a method without any is counted like
+dense training, and marked.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def read(path: str | Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ResultError(f"{path} cannot be read as a result file: {error}") from error
     check(metrics, source=str(path))
-    if metrics.get("checksum", checksum(metrics)) != checksum(metrics):
+    if "checksum" in metrics and metrics["checksum"] != checksum(metrics):
         raise ResultError(f"{path} was changed after it had been written: run the cell again")
     return metrics
 

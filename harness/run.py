@@ -164,7 +164,7 @@ def supervise(folder: Path, lock: IO[str], *, processes: int) -> tuple[int, bool
 
 def forget_checkpoints(folder: Path) -> None:
     """Remove what only an unfinished run needs."""
-    for pattern in ("checkpoint.safetensors*", "phase*.safetensors*", "progress.json", "start.pending", ".*.tmp"):
+    for pattern in ("checkpoint.safetensors*", "phase*.safetensors*", "progress.json", "start.pending"):
         for path in folder.glob(pattern):
             path.unlink()
 

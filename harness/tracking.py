@@ -24,6 +24,7 @@ class Tracker:
         self._say = say
         self._run: Any = None
         self._logged = folder / "wandb" / f"epochs-{cell['config_hash']}.txt"
+        self._epoch = 0
         os.environ.setdefault("WANDB_MODE", "offline")
         os.environ.setdefault("WANDB_SILENT", "true")
         os.environ.pop("WANDB_SERVICE", None)  # A service of the caller's outlives a killed cell and keeps its run.
@@ -32,6 +33,8 @@ class Tracker:
     def _start(self, folder: Path, cell: Mapping[str, Any], tables: list[str]) -> None:
         import wandb
 
+        if self._logged.exists():
+            self._epoch = int(self._logged.read_text())
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "edropout"),
             id=cell["config_hash"],
@@ -55,10 +58,10 @@ class Tracker:
         self._attempt("log", lambda: self._log(row))
 
     def _log(self, row: Mapping[str, Any]) -> None:
-        logged = int(self._logged.read_text()) if self._logged.exists() else 0
-        if row["epoch"] > logged:
+        if row["epoch"] > self._epoch:
             self._run.log(dict(row), step=int(row["epoch"]))
-            write_text(self._logged, str(row["epoch"]))
+            self._epoch = row["epoch"]
+            write_text(self._logged, str(self._epoch))
 
     def finish(self, metrics: Mapping[str, Any]) -> None:
         """Write the result into the run's summary and close the run."""

@@ -15,7 +15,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas
 
@@ -25,6 +25,14 @@ from paper.row import COLUMNS, COUNTS, finished, full, unfinished
 
 Cell = Mapping[str, Any]
 KEYS = ("dataset", "model", "method", "seed")
+
+
+class Done(NamedTuple):
+    """A finished cell: its plan, its result, and its training history if it has one."""
+
+    cell: Cell
+    metrics: Mapping[str, Any]
+    history: pandas.DataFrame | None
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -67,26 +75,26 @@ def parse_cells(text: str) -> list[Cell]:
     return cells
 
 
-def collect(cells: Iterable[Cell]) -> tuple[list[dict[str, Any]], list[tuple[Cell, Mapping[str, Any]]]]:
+def collect(cells: Iterable[Cell]) -> tuple[list[dict[str, Any]], list[Done]]:
     """All rows in the plan's order, and the results that are done.
 
     Raises:
         ResultError: a file belongs to another cell, another configuration or another protocol.
     """
     outcomes = [(cell, *outcome(cell)) for cell in cells]
-    done = [(cell, metrics) for cell, _, metrics in outcomes if metrics is not None]
+    done = [Done(cell, *found) for cell, _, found in outcomes if found is not None]
     refuse_mixed_protocols(done)
-    with_full = {cell["method"] for cell, metrics in done if metrics.get("full_test")}
+    with_full = {cell["method"] for cell, metrics, _ in done if metrics.get("full_test")}
     rows = []
-    for cell, row, metrics in outcomes:
+    for cell, row, found in outcomes:
         if cell["method"] in with_full:
-            rows.append(full(row, metrics))
+            rows.append(full(row, found and found[0]))
         rows.append(row)
     return rows, done
 
 
-def outcome(cell: Cell) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
-    """The row of one cell and, if it is done, its result.
+def outcome(cell: Cell) -> tuple[dict[str, Any], tuple[Mapping[str, Any], pandas.DataFrame | None] | None]:
+    """The row of one cell and, if it is done, its result and its training history.
 
     Raises:
         ResultError: the file's content contradicts its path or the plan.
@@ -108,10 +116,10 @@ def outcome(cell: Cell) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
     if metrics["status"] == "failed":
         return unfinished(cell, "failed", metrics["error"]), None
     try:
-        history_of(cell)
+        epochs = history_of(cell)
     except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError) as error:
         return unfinished(cell, "invalid", f"{path.with_name('history.csv')} is damaged: {error}"), None
-    return finished(cell, metrics), metrics
+    return finished(cell, metrics), (metrics, epochs)
 
 
 def rival_files(path: Path) -> list[Path]:
@@ -138,10 +146,10 @@ def refuse_foreign(cell: Cell, metrics: Mapping[str, Any]) -> None:
         )
 
 
-def refuse_mixed_protocols(done: list[tuple[Cell, Mapping[str, Any]]]) -> None:
+def refuse_mixed_protocols(done: list[Done]) -> None:
     """Raise ResultError if the results were measured by different rules."""
-    newest = max((metrics["protocol"] for _, metrics in done), default=0)
-    for cell, metrics in done:
+    newest = max((metrics["protocol"] for _, metrics, _ in done), default=0)
+    for cell, metrics, _ in done:
         if metrics["protocol"] != newest:
             raise ResultError(
                 f"{cell['path']} was measured by protocol {metrics['protocol']} and others by protocol {newest}: "
@@ -155,11 +163,10 @@ def history_of(cell: Cell) -> pandas.DataFrame | None:
     return pandas.read_csv(path) if path.exists() else None
 
 
-def history(results: Iterable[tuple[Cell, Mapping[str, Any]]]) -> pandas.DataFrame:
+def history(results: Iterable[Done]) -> pandas.DataFrame:
     """The training histories of all finished cells, one row per cell and epoch; a cell may have none."""
     frames = []
-    for cell, _ in results:
-        frame = history_of(cell)
+    for cell, _, frame in results:
         if frame is not None:
             for position, key in enumerate(KEYS):
                 frame.insert(position, key, cell[key])
@@ -167,20 +174,20 @@ def history(results: Iterable[tuple[Cell, Mapping[str, Any]]]) -> pandas.DataFra
     return pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame(columns=[*KEYS, "epoch"])
 
 
-def layers(results: Iterable[tuple[Cell, Mapping[str, Any]]]) -> pandas.DataFrame:
+def layers(results: Iterable[Done]) -> pandas.DataFrame:
     """Kept ratio of each layer of all finished cells, layers in the network's order."""
     rows = [
         (*(cell[key] for key in KEYS), layer, ratio)
-        for cell, metrics in results
+        for cell, metrics, _ in results
         for layer, ratio in metrics.get("layers", {}).items()
     ]
     return pandas.DataFrame(rows, columns=[*KEYS, "layer", "kept_ratio"])
 
 
-def setup(results: Iterable[tuple[Cell, Mapping[str, Any]]]) -> dict[str, Any]:
+def setup(results: Iterable[Done]) -> dict[str, Any]:
     """Data and recipe of each dataset and hyper-parameters of each method, as the finished cells recorded them."""
     found: dict[str, Any] = {"datasets": {}, "methods": {}}
-    for cell, metrics in results:
+    for cell, metrics, _ in results:
         config = metrics.get("config")
         if config:
             found["datasets"].setdefault(cell["dataset"], {"data": config["data"], "recipe": config["recipe"]})

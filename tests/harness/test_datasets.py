@@ -273,8 +273,9 @@ def test_images_that_do_not_fit_stay_files(tmp_path, monkeypatch, section):
     assert ("train_x" in stored.tensors) == (len(section) == 2)
 
 
-@pytest.mark.parametrize("name", ["../outside", "/tmp/../outside"])
-def test_an_archive_that_writes_outside_its_folder_is_refused(tmp_path, name):
+@pytest.mark.parametrize("absolute", [False, True])
+def test_an_archive_that_writes_outside_its_folder_is_refused(tmp_path, absolute):
+    name = str(tmp_path / "outside") if absolute else "../outside"
     archive = tmp_path / "in" / "flowers.tgz"
     archive.parent.mkdir()
     with tarfile.open(archive, "w:gz") as tar:

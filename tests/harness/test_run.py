@@ -96,15 +96,20 @@ def test_a_trainer_outlives_its_killed_supervisor_only_with_the_folders_lock(tmp
     os.kill(trainer, signal.SIGKILL)
 
 
-def test_a_supervisor_whose_parent_dies_stops_its_trainer(tmp_path):
+def orphan(folder, trainer):
+    """A supervisor that has started its trainer and then lost its parent."""
     code = (
         "import sys, subprocess; sys.path.insert(0, 'tests/harness'); import test_run, pathlib, time\n"
-        f"test_run.start(pathlib.Path({str(tmp_path)!r}), test_run.WAITS); time.sleep(60)"
+        f"test_run.start(pathlib.Path({str(folder)!r}), {trainer!r}); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
-    wait_for_trainer(tmp_path)
+    wait_for_trainer(folder)
     parent.kill()
     parent.wait()
+
+
+def test_a_supervisor_whose_parent_dies_stops_its_trainer(tmp_path):
+    orphan(tmp_path, WAITS)
     deadline = time.monotonic() + 20
     with open(tmp_path / ".lock", "a+") as lock:
         while True:
@@ -130,14 +135,7 @@ def test_checkpoints_outlive_a_result_that_nobody_waits_for(tmp_path):
     start(tmp_path / "calm", FINISHES.format(str(tmp_path / "calm"), 0)).communicate(timeout=30)
     assert result.read(tmp_path / "calm" / "metrics.json") and not (tmp_path / "calm" / "phase1.safetensors").exists()
     folder = tmp_path / "alone"
-    code = (
-        "import sys, subprocess; sys.path.insert(0, 'tests/harness'); import test_run, pathlib, time\n"
-        f"test_run.start(pathlib.Path({str(folder)!r}), test_run.FINISHES.format({str(folder)!r}, 2)); time.sleep(60)"
-    )
-    parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
-    wait_for_trainer(folder)
-    parent.kill()
-    parent.wait()
+    orphan(folder, FINISHES.format(str(folder), 2))
     deadline = time.monotonic() + 20
     while not (folder / "metrics.json").exists():
         assert time.monotonic() < deadline
