@@ -1,7 +1,9 @@
 """Prints what a step of EDropout costs in plain training steps: interleaved medians in one process, no timed assertion.
 
-python bench/edropout_step.py                        the four networks, batch 128 (32 px) or 16 (224 px)
-python bench/edropout_step.py --models resnet18 --batch 32 --population 4 --rounds 15
+The memory allocator is set as in the suite's trainers (harness/run.py), for all kinds of steps alike.
+
+python -m bench.edropout_step                        the four networks at the batch sizes of SETTINGS
+python -m bench.edropout_step --models resnet18 --batch 32 --population 4 --rounds 15
 """
 
 from __future__ import annotations
@@ -9,8 +11,10 @@ from __future__ import annotations
 import argparse
 import copy
 import multiprocessing
+import os
 import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable
 
@@ -20,6 +24,7 @@ import torchvision
 from torch import nn
 
 from edropout import EDropout
+from harness.run import KEEP_MEMORY
 
 # name -> (side of the input in pixels, batch)
 SETTINGS = {"resnet18": (32, 128), "resnet50": (32, 64), "alexnet": (224, 64), "squeezenet1_1": (224, 32)}
@@ -177,4 +182,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    if not KEEP_MEMORY.keys() <= os.environ.keys():  # glibc reads its settings at the start
+        os.execve(sys.executable, sys.orig_argv, {**KEEP_MEMORY, **os.environ})
     main()

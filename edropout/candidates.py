@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,8 +15,7 @@ from edropout.graph import Step, mode, set_switches
 from edropout.layout import Structure
 from edropout.units import Units
 
-# Filters of a first layer that one task computes, and the number of states from which computing all filters pays.
-FILTERS_PER_TASK = 32
+# The number of states from which computing all filters of a first layer pays.
 WORTH_SHARING = 4
 
 
@@ -61,10 +60,10 @@ class Candidates:
         kept = [self.units.kept(state) for state in states.cpu()]
         set_switches(self.modules, training=False)
         with mode(self.model, training=False):
-            values = self._map(lambda _: self._begin(runner, x), [None])[0]
-            steps = self.own
-            if len(states) >= WORTH_SHARING:
-                runner.ready, steps = self._first_layers(runner, values), self.later
+            with torch.no_grad(), torch.autocast(**self._autocast()):
+                values, steps = self._begin(runner, x), self.own
+                if len(states) >= WORTH_SHARING:
+                    runner.ready, steps = self._first_layers(runner, values), self.later
             found = self._map(lambda mask: self._energy(runner, steps, mask, values, y), kept)
         return torch.stack(found)
 
@@ -80,20 +79,9 @@ class Candidates:
         """Outputs of the first switched layers with all their filters: each state then only picks its channels.
 
         These layers read what all states share, and neither a convolution nor a batch norm mixes its output channels.
-        The filters are computed in fixed groups, so that the workers share them and no bit depends on their number.
         """
-        tasks = []
-        for chain in self.first:
-            size = self.structure.sizes[chain[0].target]
-            for start in range(0, size, FILTERS_PER_TASK):
-                rows = torch.zeros(size, dtype=torch.bool)
-                rows[start : start + FILTERS_PER_TASK] = True
-                tasks.append((chain, self.structure.plan({chain[0].target: rows}, dense=self.dense)))
-        parts = self._map(lambda task: runner.run(task[0], dict(values), task[1]), tasks)
-        ready: dict[str, list[Tensor]] = {}
-        for (chain, _), part in zip(tasks, parts, strict=True):
-            ready.setdefault(chain[-1].name, []).append(part)
-        return {name: torch.cat(found, 1) for name, found in ready.items()}
+        plan = self.structure.plan({}, dense=self.dense)
+        return {chain[-1].name: runner.run(chain, dict(values), plan) for chain in self.first}
 
     def _energy(
         self, runner: CompactRunner, steps: list[Step], kept: dict[str, Tensor], values: dict[str, Any], y: Tensor
@@ -101,21 +89,27 @@ class Candidates:
         plan = self.structure.plan(kept, dense=self.dense)
         return energy(runner.run(steps, dict(values), plan), y)
 
-    def _map(self, work: Any, items: Sequence) -> list:
+    def _map(self, work: Callable[[Any], Tensor], items: Sequence) -> list[Tensor]:
         """Applies `work` to the items without gradients, on one-threaded workers on a CPU."""
-        device = next(self.model.parameters()).device.type
-        cast = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
-        cast = cast if self.dtype is None else (self.dtype != torch.float32, self.dtype)
+        cast = self._autocast()
 
-        def quietly(item: Any) -> Any:
-            with torch.no_grad(), torch.autocast(device, enabled=cast[0], dtype=cast[1]):
+        def quietly(item: Any) -> Tensor:
+            with torch.no_grad(), torch.autocast(**cast):
                 return work(item)
 
-        if device != "cpu" or (torch.get_num_threads() == 1 and self.workers in (None, 1)):
+        if cast["device_type"] != "cpu" or (torch.get_num_threads() == 1 and self.workers in (None, 1)):
             return [quietly(item) for item in items]
         if self.pool is None:
             self.pool = _one_threaded_pool(self.workers or torch.get_num_threads())
         return list(self.pool.map(quietly, items))
+
+    def _autocast(self) -> dict[str, Any]:
+        """Arguments of torch.autocast for any thread: those in force in this one, or those of `dtype`."""
+        device = next(self.model.parameters()).device.type
+        enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+        if self.dtype is not None:
+            enabled, dtype = self.dtype != torch.float32, self.dtype
+        return {"device_type": device, "enabled": enabled, "dtype": dtype}
 
     def __deepcopy__(self, memo: dict) -> Candidates:
         raise TypeError("a search cannot be copied: make a new one and load its state_dict")

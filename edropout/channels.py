@@ -29,12 +29,9 @@ class _Cut(torch.autograd.Function):
 
 
 def _gather(weight: Tensor, rows: Tensor | None, columns: Tensor | None) -> Tensor:
-    """Two gathers for a table of numbers; one flat gather where each entry is a kernel, eight times faster there."""
+    """Gathers whole rows, or kernels by one flat number each, which is up to eight times faster than axis by axis."""
     if columns is None:
         return weight.index_select(0, rows)
-    if columns.ndim == 1 and weight[0, 0].numel() == 1:
-        weight = weight if rows is None else weight.index_select(0, rows)
-        return weight.index_select(1, columns)
     numbers = flat_numbers(rows, columns, weight.shape[0], weight.shape[1])
     found = weight.reshape(-1, *weight.shape[2:]).index_select(0, numbers)
     return found.reshape(-1, columns.shape[-1], *weight.shape[2:])

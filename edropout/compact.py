@@ -18,7 +18,7 @@ from edropout.norm import groups_of_pixels, normalise, normalise_by_batch_
 
 # Cutting the weight of a large linear layer costs passes over memory, which only pay from about this batch on.
 LARGE_LINEAR = 1_000_000
-LINEAR_CUT_BATCH = 256
+LINEAR_CUT_BATCH = 64
 
 
 class CompactRunner:
