@@ -103,6 +103,7 @@ def sides(images: Tensor, labels: Tensor, path: Path, options: argparse.Namespac
     )
     loaded = data.load(path, recipe=recipe, device=options.device, seed=0)
     ours = network(options).to(memory_format=torch.channels_last)
+    our_forward = torch.compile(ours) if options.compile else ours
     our_optimizer = recipe.make_optimizer(ours.parameters())
     loader = create_loader(
         Pictures(images, labels),
@@ -119,10 +120,11 @@ def sides(images: Tensor, labels: Tensor, path: Path, options: argparse.Namespac
         pin_memory=options.device != "cpu",
     )
     theirs = network(options)
+    their_forward = torch.compile(theirs) if options.compile else theirs
     their_optimizer = torch.optim.SGD(theirs.parameters(), **SGD)
     return {
-        "suite": (lambda: suite_epoch(ours, loaded, recipe, our_optimizer), len(loaded.train)),
-        "timm": (lambda: timm_epoch(theirs, loader, their_optimizer, options), len(loader)),
+        "suite": (lambda: suite_epoch(our_forward, loaded, recipe, our_optimizer), len(loaded.train)),
+        "timm": (lambda: timm_epoch(their_forward, loader, their_optimizer, options), len(loader)),
     }
 
 
@@ -135,6 +137,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--compile", action="store_true", help="torch.compile on both sides")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1, help="of timm's loader")
     options = parser.parse_args()

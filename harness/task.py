@@ -82,7 +82,7 @@ class Task:
         Args:
             model: The network.
             epochs: How many epochs of the budget to use; all that are left by default.
-            loss: Mean loss of a batch (x, y); cross-entropy of `model(x)` by default.
+            loss: Mean loss of a batch (x, y); cross-entropy of `model(x)` by default, compiled if the recipe says so.
             step: Applies the gradients; `optimizer.step()` by default.
             state: Named objects with `state_dict` and `load_state_dict` whose state belongs to the checkpoint.
             evaluated: Gives the network that validation measures after each epoch; `model` by default.
@@ -102,10 +102,12 @@ class Task:
                 f"the method asks for {epochs} epochs and {self.epochs_left} of the budget are left: "
                 "every method of a dataset is trained for recipe.epochs epochs"
             )
+        # The compiled module shares its parameters with `model` and compiles at its first batch.
+        runnable = torch.compile(model) if self.recipe.compile and loss is None else model
         optimizer = self.recipe.make_optimizer(list(model.parameters()) if parameters is None else parameters)
         phase = Phase(self, model, optimizer, dict(state or {}), self.run.epoch + epochs, columns)
         phase.run(
-            loss=loss or (lambda x, y: cross_entropy(model, x, y)),
+            loss=loss or (lambda x, y: cross_entropy(runnable, x, y)),
             step=step or (lambda chosen: chosen.step()),
             evaluated=evaluated or (lambda: model),
         )

@@ -49,6 +49,7 @@ class Recipe:
     schedule: Mapping[str, Any]
     augment: Mapping[str, Any] = field(default_factory=dict)
     precision: str = "float32"
+    compile: bool = False
     threads: int = 1
     processes: int = 1
     eval_batch_size: int = 500

@@ -3,6 +3,8 @@
 import csv
 import math
 import random
+import shutil
+from dataclasses import replace
 
 import numpy
 import pytest
@@ -141,6 +143,25 @@ def test_a_loss_that_is_not_finite_names_epoch_and_batch(tmp_path):
 
     with pytest.raises(TrainingError, match="nan at epoch 2, batch 2"):
         make_task(tmp_path).train(model, loss=loss)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_a_compiled_network_learns_the_same_weights_and_resumes_with_its_own_bits(tmp_path):
+    def fit(task):
+        torch.manual_seed(0)
+        return task.train(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2)))
+
+    recipe = replace(RECIPE, epochs=3, optimizer={"name": "sgd", "lr": 0.1}, compile=True)
+    whole, stopped = make_task(tmp_path / "whole", recipe), make_task(tmp_path / "stopped", recipe)
+    compiled = fit(whole)
+    stopped.run.on_row = lambda row: setattr(stopped.run, "stopping", True)
+    with pytest.raises(Interrupted):
+        fit(stopped)
+    assert same(bits(fit(make_task(tmp_path / "stopped", recipe))), bits(compiled))
+    plain = fit(make_task(tmp_path / "plain", replace(recipe, compile=False)))
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(compiled.state_dict()[name], value, rtol=1e-3, atol=1e-4)
 
 
 def test_the_start_of_the_pruning_methods_is_the_network_at_prune_epoch(tmp_path):
