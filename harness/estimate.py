@@ -1,9 +1,9 @@
 """The plan before the bill: `python -m harness.estimate [TABLE ...]` prints cells, hours and disk of each table.
 
-A few training steps of each (architecture, dataset) are timed on this machine with random images: on a GPU with the
-recipe's batch or as much of it as fits, on a CPU with as many pixels as 8 images of ImageNet have. Their time is scaled
-to the batch. A method costs what its finished cells cost relative to dense ones; a method without any is counted like
-dense training, and marked.
+A few training steps of each architecture and image size are timed on this machine with random images: on a GPU with
+the recipe's batch or as much of it as fits, on a CPU with as many pixels as 8 images of ImageNet have. Their time is
+scaled to the batch, and datasets that differ in colours and classes alone share it. A method costs what its finished
+cells cost relative to dense ones; a method without any is counted like dense training, and marked.
 """
 
 from __future__ import annotations
@@ -54,24 +54,23 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     costs = relative_costs(config)
-    timed: dict[str, tuple[float, int]] = {}
+    timed: dict[str, float] = {}
     print(f"{'table':20} {'cells':>6} {'done':>6} {'hours left':>11} {'disk':>9}  methods without a measured cost")
     for table in arguments.tables or config["tables"]:
         print(line(config, table, costs, timed, arguments.steps), flush=True)
     return 0
 
 
-def line(
-    config: plan.Config, table: str, costs: Mapping[str, float], timed: dict[str, tuple[float, int]], steps: int
-) -> str:
+def line(config: plan.Config, table: str, costs: Mapping[str, float], timed: dict[str, float], steps: int) -> str:
     """The row of one table; what was timed is remembered in `timed`."""
     cells = plan.cells(config, table)
     done, hours, disk = 0, 0.0, 0
+    dense: dict[str, tuple[float, int]] = {}
     for cell in cells:
         key = json.dumps([cell["model"], cell["config"]["data"], cell["config"]["recipe"]], sort_keys=True)
-        if key not in timed:
-            timed[key] = time_dense(cell, steps)
-        seconds, weight_bytes = timed[key]
+        if key not in dense:
+            dense[key] = cost_of_dense(cell, timed, steps)
+        seconds, weight_bytes = dense[key]
         disk += weight_bytes + BYTES_BESIDES_WEIGHTS
         if result_of(cell):
             done += 1
@@ -106,8 +105,11 @@ def relative_costs(config: plan.Config) -> dict[str, float]:
     return {method: statistics.median(values) for method, values in ratios.items()}
 
 
-def time_dense(cell: plan.Cell, steps: int) -> tuple[float, int]:
-    """Seconds of dense training over the whole budget on this machine, and bytes of the weights."""
+def cost_of_dense(cell: plan.Cell, timed: dict[str, float], steps: int) -> tuple[float, int]:
+    """Seconds of dense training over the whole budget on this machine, and bytes of the weights.
+
+    `timed` holds the seconds of a step by what they depend on, and is extended.
+    """
     import torch
 
     from harness import models
@@ -118,21 +120,31 @@ def time_dense(cell: plan.Cell, steps: int) -> tuple[float, int]:
     size = [data["image_size"]] * 2 if "image_size" in data else size
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(recipe.threads)
-    model = models.build(cell["model"], num_classes=classes, input_shape=(channels, *size)).to(device)
-    model = model.to(memory_format=torch.channels_last)
-    few = max(1, CPU_PIXELS // (size[0] * size[1]))
+    model = models.build(cell["model"], num_classes=classes, input_shape=(channels, *size))
+    kinds = (recipe.batch_size, recipe.optimizer, recipe.precision, recipe.threads)
+    key = json.dumps([cell["model"], size, *kinds], sort_keys=True)
+    if key not in timed:
+        model = model.to(device, memory_format=torch.channels_last)
+        timed[key] = time_batch(model, recipe, (channels, *size), classes, steps)
+    batches = -(-data.get("train_examples", examples) // recipe.batch_size)
+    weight_bytes = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    return timed[key] * batches * recipe.epochs, weight_bytes
+
+
+def time_batch(model: nn.Module, recipe: Recipe, shape: tuple[int, ...], classes: int, steps: int) -> float:
+    """Seconds of a training step on a whole batch of images of `shape` (channels, height, width)."""
+    import torch
+
+    device = next(model.parameters()).device
+    few = max(1, CPU_PIXELS // (shape[1] * shape[2]))
     images = recipe.batch_size if device.type == "cuda" else min(recipe.batch_size, few)
     while True:
         try:
-            seconds = time_step(model, recipe, (images, channels, *size), classes, steps) * recipe.batch_size / images
-            break
+            return time_step(model, recipe, (images, *shape), classes, steps) * recipe.batch_size / images
         except torch.OutOfMemoryError:
             if images == 1:
                 raise
             images //= 2
-    batches = -(-data.get("train_examples", examples) // recipe.batch_size)
-    weight_bytes = sum(value.numel() * value.element_size() for value in model.state_dict().values())
-    return seconds * batches * recipe.epochs, weight_bytes
 
 
 def time_step(model: nn.Module, recipe: Recipe, shape: tuple[int, ...], classes: int, steps: int) -> float:

@@ -73,9 +73,13 @@ def test_few_large_images_are_timed_on_a_cpu_and_fewer_if_memory_is_short(monkey
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     recipe = {"epochs": 2, "prune_epoch": 1, "batch_size": batch_size, "optimizer": {"name": "sgd"}, "schedule": {}}
     config = {"data": {"source": "digits", "train_examples": 10 * batch_size, "image_size": side}, "recipe": recipe}
-    seconds, _ = estimate.time_dense({"model": "resnet8", "config": config}, steps=1)
+    known = {}
+    seconds, _ = estimate.cost_of_dense({"model": "resnet8", "config": config}, known, steps=1)
     assert shapes == [(images, 1, side, side) for images in timed]
     assert seconds == 0.5 * batch_size * 10 * 2
+    coloured = {**config, "data": {**config["data"], "source": "cifar100", "train_examples": 20 * batch_size}}
+    seconds, _ = estimate.cost_of_dense({"model": "resnet8", "config": coloured}, known, steps=1)
+    assert len(shapes) == len(timed) and seconds == 0.5 * batch_size * 20 * 2
 
 
 @pytest.mark.parametrize("content", [[], "x", {"epoch": 1}, {**PROGRESS, "loss": None}])
