@@ -226,6 +226,8 @@ class _Cutter:
 
     def _block(self, step: Step, columns: Layout) -> int:
         source = step.reads[0]
+        while self.structure.roles[source] == "pointwise":
+            source = self.structure.sources[source]
         if columns is None or self.structure.roles[source] != "flatten":
             return 1
         area = self.structure.channels(source) // self.structure.channels(self.structure.sources[source])
