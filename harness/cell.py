@@ -73,7 +73,7 @@ def main() -> int:
         return STOPPED
     except Exception as error:  # Whatever a method raises: the cell is recorded as failed and the others go on.
         traceback.print_exc()
-        outcome = write(result.failure(cell, sentence(error)))
+        outcome = write(result.failure(cell, sentence(error, cell["config"]["recipe"])))
     status = _end_of_one_of_several(outcome, folder) if distributed.launched() else 0
     if not distributed.leads():
         return status
@@ -239,11 +239,16 @@ def derived_seed(*parts: str | int) -> int:
     return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:6], "big")
 
 
-def sentence(error: Exception) -> str:
+def sentence(error: Exception, recipe: Mapping[str, Any]) -> str:
     """One line for the result file; errors that are ours already are sentences."""
     text = " ".join(str(error).split()) or "no message"
-    if isinstance(error, torch.cuda.OutOfMemoryError):
-        return f"CUDA ran out of memory: lower recipe.batch_size in config.yaml ({text[:200]})"
+    if isinstance(error, torch.OutOfMemoryError | measure.EvaluationMemoryError):
+        key = "batch_size" if isinstance(error, torch.OutOfMemoryError) else "eval_batch_size"
+        now = recipe.get(key, getattr(Recipe, key, None))
+        return (
+            f"CUDA ran out of memory: set {key} in the dataset's recipe in config.yaml to {max(1, now // 2)},"
+            f" now it is {now} ({text[:200]})"
+        )
     return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
 
 

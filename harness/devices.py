@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+DEVICES = ("auto", "cpu", "cuda")
 POLL_SECONDS = 1.0
 
 _held: list[object] = []
@@ -28,27 +29,29 @@ def choose_device(wanted: str) -> torch.device:
     """The device of this job.
 
     Args:
-        wanted: `auto` (a GPU if there is one), `cpu`, `cuda`, or `cuda:N`.
+        wanted: `auto` (a GPU if there is one), `cpu` or `cuda`.
 
     Each process of a job takes a free slot of a GPU, of which there are `jobs_per_gpu()` on each. CUDA_VISIBLE_DEVICES
     says which GPUs there are; if it names no more than the job has processes, as on a cluster, they are the job's own.
 
     Raises:
-        DeviceError: there is no such GPU, or not as many as the job has processes.
+        DeviceError: there is no such device, or not as many GPUs as the job has processes.
     """
     import torch
 
+    if wanted not in DEVICES:
+        known = ", ".join(DEVICES)
+        raise DeviceError(f"device '{wanted}' was asked for: use {known}, and CUDA_VISIBLE_DEVICES to choose GPUs")
     available = torch.cuda.is_available()
     if wanted == "cpu" or (wanted == "auto" and not available):
         return torch.device("cpu")
     if not available:
-        raise DeviceError(f"device '{wanted}' was asked for, and PyTorch sees no CUDA GPU: use --device cpu or auto")
+        raise DeviceError(
+            f"device '{wanted}' was asked for, and PyTorch sees no CUDA GPU: set EDROPOUT_DEVICE to cpu or auto"
+        )
     # cuBLAS is deterministic only with a workspace of fixed size.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    gpus = torch.cuda.device_count()
-    device = torch.device(wanted if wanted.startswith("cuda:") else f"cuda:{choose_gpu(gpus)}")
-    if device.index >= gpus:
-        raise DeviceError(f"device '{device}' was asked for, and PyTorch sees {gpus} CUDA GPUs: choose a lower number")
+    device = torch.device("cuda", choose_gpu(torch.cuda.device_count()))
     torch.cuda.set_device(device)
     return device
 

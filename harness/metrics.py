@@ -14,6 +14,10 @@ from torch.nn import functional
 TOP = (1, 3, 5)
 
 
+class EvaluationMemoryError(RuntimeError):
+    """The GPU's memory does not hold a batch of the evaluation."""
+
+
 @torch.no_grad()
 def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Any]:
     """Loss and top-k accuracy as means over examples, in evaluation mode.
@@ -29,7 +33,10 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict
     model.eval()
     loss_sum, correct, examples = 0.0, dict.fromkeys(TOP, 0), 0
     for x, y in batches:
-        logits = model(x.contiguous(memory_format=torch.channels_last)).float()
+        try:
+            logits = model(x.contiguous(memory_format=torch.channels_last)).float()
+        except torch.OutOfMemoryError as error:
+            raise EvaluationMemoryError(str(error)) from error
         loss_sum += functional.cross_entropy(logits, y, reduction="sum").double().item()
         ranked = logits.topk(min(max(TOP), logits.shape[1]), dim=1).indices == y[:, None]
         for k in TOP:

@@ -62,7 +62,7 @@ def read(path: Path, tables: Iterable[str] = ()) -> Config:
         raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     check(config, methods_with_rule())
     for table in tables:
-        _require(table, config["tables"], "tables", "table")
+        _require(table, config["tables"], "config key 'tables'", "table")
     return config
 
 
@@ -77,7 +77,7 @@ def check(config: Config, rules_of_methods: Iterable[str]) -> None:
     _check_schema(config)
     rules = set(rules_of_methods)
     for name, section in config["datasets"].items():
-        _require(section["recipe"], config["recipes"], f"datasets.{name}.recipe", "recipe")
+        _require(section["recipe"], config["recipes"], f"config key 'datasets.{name}.recipe'", "recipe")
     for name, recipe in config["recipes"].items():
         if not 0 < recipe["prune_epoch"] < recipe["epochs"]:
             raise ConfigError(f"config key 'recipes.{name}.prune_epoch' must lie between 0 and epochs")
@@ -85,9 +85,9 @@ def check(config: Config, rules_of_methods: Iterable[str]) -> None:
         if name in RESERVED_TARGETS | rules:
             raise ConfigError(f"config key 'tables.{name}': '{name}' is a rule of the workflow, rename the table")
         for dataset in table["datasets"]:
-            _require(dataset, config["datasets"], f"tables.{name}.datasets", "dataset")
+            _require(dataset, config["datasets"], f"config key 'tables.{name}.datasets'", "dataset")
         for method in table["methods"]:
-            _require(method, config["methods"], f"tables.{name}.methods", "method")
+            _require(method, config["methods"], f"config key 'tables.{name}.methods'", "method")
             if rule_of(method) not in rules:
                 raise ConfigError(
                     f"table '{name}' names method '{method}': add workflow/baselines/{rule_of(method)}.smk"
@@ -101,7 +101,7 @@ def check(config: Config, rules_of_methods: Iterable[str]) -> None:
                         " is no method under methods that has a rule"
                     )
     for table in config["build"]:
-        _require(table, config["tables"], "build", "table")
+        _require(table, config["tables"], "config key 'build'", "table")
 
 
 @functools.cache
@@ -139,11 +139,11 @@ def _check_values(value: Any, path: tuple[str, ...] = ()) -> None:
         raise ConfigError(f"{name} is a {type(value).__name__}: it must be a string, number, boolean, list or mapping")
 
 
-def _require(name: str, section: Config, key: str, noun: str) -> None:
+def _require(name: str, section: Config, asker: str, noun: str) -> None:
     if name not in section:
         near = difflib.get_close_matches(name, section, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"the config has {', '.join(section)}"
-        raise ConfigError(f"config key '{key}' names {noun} '{name}', which is not defined: {hint}")
+        raise ConfigError(f"{asker} names {noun} '{name}', which is not defined: {hint}")
 
 
 def check_hyperparameters(method: str, given: Iterable[str], fit: str | Path) -> None:
@@ -202,7 +202,13 @@ def cell(config: Config, *, dataset: str, model: str, method: str, seed: int | s
     """Everything that determines one number, and its hash.
 
     The hash covers data, recipe, hyper-parameters and protocol, but neither paths nor hardware.
+
+    Raises:
+        ConfigError: `config` does not define the dataset or the method.
     """
+    asker = folder({"dataset": dataset, "model": model, "method": method, "seed": seed})
+    _require(dataset, config["datasets"], asker, "dataset")
+    _require(method, config["methods"], asker, "method")
     data = dict(config["datasets"][dataset])
     recipe = dict(config["recipes"][data.pop("recipe")])
     sizes = data.pop("image_size_by_model", {})
@@ -217,6 +223,16 @@ def cell(config: Config, *, dataset: str, model: str, method: str, seed: int | s
         "config": {"data": data, "recipe": recipe, "hyperparameters": dict(config["methods"][method] or {})},
     }
     return {**content, "config_hash": digest(content)}
+
+
+def data_section(config: Config, dataset: str) -> Config:
+    """What determines a prepared dataset.
+
+    Raises:
+        ConfigError: `config` does not define it.
+    """
+    _require(dataset, config["datasets"], f"results/data/{dataset}.safetensors", "dataset")
+    return {key: value for key, value in config["datasets"][dataset].items() if key != "recipe"}
 
 
 def folder(cell: Mapping[str, Any]) -> str:

@@ -62,9 +62,25 @@ def test_a_file_without_fit_is_named(tmp_path):
 
 
 def test_errors_become_one_line():
-    assert cell.sentence(ValueError("a\n  b")) == "a b"
-    assert cell.sentence(KeyError("x")) == "KeyError: 'x'"
-    assert "lower recipe.batch_size" in cell.sentence(torch.cuda.OutOfMemoryError("CUDA out of memory"))
+    assert cell.sentence(ValueError("a\n  b"), {}) == "a b"
+    assert cell.sentence(KeyError("x"), {}) == "KeyError: 'x'"
+
+
+def test_out_of_memory_says_which_batch_size_to_set(monkeypatch):
+    def full(_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    recipe = {"batch_size": 128}
+    assert "set batch_size in the dataset's recipe in config.yaml to 64, now it is 128" in cell.sentence(
+        torch.OutOfMemoryError("CUDA out of memory"), recipe
+    )
+    network = nn.Linear(1, 1)
+    monkeypatch.setattr(network, "forward", full)
+    with pytest.raises(RuntimeError) as caught:
+        cell.measure.evaluate(network, [(torch.zeros(1, 1, 1, 1), torch.zeros(1))])
+    assert "set eval_batch_size in the dataset's recipe in config.yaml to 250, now it is 500" in cell.sentence(
+        caught.value, recipe
+    )
 
 
 def test_step_time_is_the_mean_over_all_steps():

@@ -101,9 +101,7 @@ def test_a_gpu_that_is_not_there_is_named(monkeypatch):
     assert devices.choose_device("auto") == torch.device("cpu")
     with pytest.raises(devices.DeviceError, match="'cuda' was asked for, and PyTorch sees no CUDA GPU"):
         devices.choose_device("cuda")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(devices.DeviceError, match="'cuda:2' was asked for, and PyTorch sees 2"):
+    with pytest.raises(devices.DeviceError, match=r"'cuda:2' was asked for: .* CUDA_VISIBLE_DEVICES"):
         devices.choose_device("cuda:2")
 
 

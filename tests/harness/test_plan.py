@@ -112,6 +112,15 @@ def test_known_architectures_cost_no_import_of_torch():
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"dataset": "digis"}, "dataset 'digis'.*'digits'"), ({"method": "l1-33"}, "method 'l1-33'")],
+)
+def test_a_cell_that_the_configuration_does_not_define_is_named(changes, said):
+    with pytest.raises(plan.ConfigError, match=f"^results/.*/seed1 names {said}"):
+        cell_of(CONFIG, **changes)
+
+
 def cell_of(config, **changes):
     return plan.cell(config, **{"dataset": "digits", "model": "resnet8", "method": "l1", "seed": 1, **changes})
 

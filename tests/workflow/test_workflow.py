@@ -257,6 +257,18 @@ def test_an_unknown_architecture_is_named(fresh):
     refused(fresh, "resnet19")
 
 
+def test_a_cell_of_no_table_is_asked_for_by_its_path(fresh):
+    target = "results/digits/resnet8/l1-50/seed1/metrics.json"
+    code, output = fresh.snakemake(target)
+    assert code != 0 and "results/digits/resnet8/l1-50/seed1 names method 'l1-50', which is not defined" in output
+    config = fresh.config
+    config["methods"]["l1-50"] = {"prune_ratio": 0.5}
+    fresh.configure(config)
+    code, output = fresh.snakemake(target)
+    assert code == 0, output
+    assert metrics(fresh, "l1-50")["status"] == "done"
+
+
 def test_a_result_that_disagrees_with_its_path_is_named(fresh):
     path = fresh.folder / CELL / "l1" / "seed1" / "metrics.json"
     path.write_text(path.read_text().replace('"seed": 1', '"seed": 2'))

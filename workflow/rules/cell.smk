@@ -26,7 +26,7 @@ rule cell:
         start="",
     shell:
         "exec python -m harness.run {input.fit:q} --cell {params.cell:q} --code {params.code} --data {input.data:q}"
-        " --out {output.metrics:q} --tables {resources.tables:q} {params.inputs} {params.start}"
+        " --out {output.metrics:q} --tables={resources.tables:q} {params.inputs} {params.start}"
 
 
 # start.safetensors: the weights at recipe.prune_epoch, where the pruning methods start.

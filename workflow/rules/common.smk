@@ -1,5 +1,6 @@
 """Path patterns and input functions; everything that is Python and not a rule."""
 
+import contextlib
 import fcntl
 import functools
 import json
@@ -45,16 +46,19 @@ def alone(guard):
     return True
 
 
-def check_config():
-    """Stop before the DAG is built, with one sentence, if config.yaml cannot be run."""
+@contextlib.contextmanager
+def one_sentence():
+    """Ends Snakemake with the sentence of what config.yaml cannot mean, and no traceback."""
     try:
-        plan.check(config, plan.methods_with_rule())
-        plan.check_models({model for table in config["tables"].values() for model in table["models"]})
+        yield
     except plan.ConfigError as error:
-        raise WorkflowError(str(error))
+        raise WorkflowError(str(error)) from None
 
 
-check_config()
+# Before the DAG is built.
+with one_sentence():
+    plan.check(config, plan.methods_with_rule())
+    plan.check_models({model for table in config["tables"].values() for model in table["models"]})
 
 
 wildcard_constraints:
@@ -67,22 +71,27 @@ wildcard_constraints:
 
 def cell_json(wildcards):
     """The cell's configuration: a parameter of its rule, so that changing it runs the cell again."""
-    cell = plan.cell(
-        config,
-        dataset=wildcards.dataset,
-        model=wildcards.model,
-        method=wildcards.method,
-        seed=wildcards.seed,
-    )
+    with one_sentence():
+        cell = plan.cell(
+            config,
+            dataset=wildcards.dataset,
+            model=wildcards.model,
+            method=wildcards.method,
+            seed=wildcards.seed,
+        )
     return json.dumps(cell, sort_keys=True)
+
+
+def data_json(wildcards):
+    """What a dataset is prepared from: a parameter of its rule."""
+    with one_sentence():
+        return json.dumps(plan.data_section(config, wildcards.dataset))
 
 
 def method_code(wildcards, input):
     """Hash of the method's own code: a parameter of its rule, so that editing a method runs its cells again."""
-    try:
-        plan.check_hyperparameters(wildcards.method, config["methods"][wildcards.method] or {}, input.fit)
-    except plan.ConfigError as error:
-        raise WorkflowError(str(error))
+    with one_sentence():
+        plan.check_hyperparameters(wildcards.method, config["methods"].get(wildcards.method) or {}, input.fit)
     return code_hash(input.fit)
 
 
@@ -142,7 +151,7 @@ def table_results(wildcards):
 
 def edropout_unless_own_ratio(wildcards):
     """EDropout's cell, whose kept ratio a method without one of its own takes over."""
-    own = config["methods"][wildcards.method] or {}
+    own = config["methods"].get(wildcards.method) or {}
     return {} if own.keys() & {"prune_ratio", "target_kept"} else {"edropout": EDROPOUT.format(**wildcards)}
 
 
