@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import itertools
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -85,11 +87,49 @@ class ModeSwitch(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Keeps layers whole that have a meaning here even when a library subclasses them."""
+    """Keeps layers whole that have a meaning here even when a library subclasses them, and those of `whole`.
+
+    A module whose own code torch.fx cannot follow (checks of a shape, for example) is added to `whole`, unless it holds
+    a batch norm, which a whole module would not run by the statistics of the batch.
+    """
+
+    def __init__(self, whole: set[str]) -> None:
+        super().__init__()
+        self.whole = whole
+        self.inside: dict[str, list[tuple]] = {}  # name of a module that was followed -> what its calls consist of
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         known = (*CONVOLUTIONS, nn.Linear, _BatchNorm, ModeSwitch)
-        return isinstance(m, known) or super().is_leaf_module(m, module_qualified_name)
+        return (
+            isinstance(m, known)
+            or module_qualified_name in self.whole
+            or super().is_leaf_module(m, module_qualified_name)
+        )
+
+    def call_module(self, m: nn.Module, forward: Callable, args: tuple, kwargs: dict) -> Any:
+        name, before, depth = self.path_of_module(m), len(self.graph.nodes), len(self.module_stack)
+        try:
+            value = super().call_module(m, forward, args, kwargs)
+        except Exception:  # whatever the module's own control flow raises
+            if not name or _holds_norm(m):
+                raise
+            for node in self._since(before):
+                self.graph.erase_node(node)
+            while len(self.module_stack) > depth:
+                self.module_stack.popitem()
+            self.whole.add(name)
+            return self.create_proxy("call_module", name, args, kwargs)
+        if not self.is_leaf_module(m, name):
+            self.inside.setdefault(name, []).extend((node.op, node.target) for node in self._since(before))
+        return value
+
+    def _since(self, count: int) -> list[fx.Node]:
+        """The nodes after the first `count`, last one first."""
+        return list(itertools.islice(reversed(self.graph.nodes), len(self.graph.nodes) - count))
+
+
+def _holds_norm(module: nn.Module) -> bool:
+    return any(isinstance(part, _BatchNorm) for part in module.modules())
 
 
 @contextmanager
@@ -114,17 +154,18 @@ _KINDS = {
 }
 
 
-def _steps(model: nn.Module, *, training: bool) -> list[Step]:
+def _steps(model: nn.Module, tracer: _Tracer, *, training: bool) -> list[Step]:
     with mode(model, training=training):
         try:
             optional = {
-                name: None
+                name: parameter.default
                 for name, parameter in inspect.signature(model.forward).parameters.items()
-                if parameter.default is None
+                if parameter.default is None or isinstance(parameter.default, bool | int | float | str)
             }
-            graph = _Tracer().trace(model, concrete_args=optional)
+            graph = tracer.trace(model, concrete_args=optional)
         except Exception as error:  # torch.fx raises whatever the model's own control flow raises
-            raise ValueError(f"{type(model).__name__} cannot be analysed by torch.fx: {error}") from error
+            name = type(model).__name__
+            raise ValueError(f"nothing in {name} can be pruned, as torch.fx cannot follow it: {error}") from error
 
     def convert(value: Any) -> Any:
         return fx.node.map_aggregate(value, lambda entry: Ref(entry.name) if isinstance(entry, fx.Node) else entry)
@@ -133,7 +174,10 @@ def _steps(model: nn.Module, *, training: bool) -> list[Step]:
     for node in graph.nodes:
         args, kwargs = convert(tuple(node.args)), dict(convert(dict(node.kwargs)))
         steps.append(Step(node.name, _KINDS[node.op], node.target, _plain(args), _plain(kwargs)))
-    steps = [step for step in steps if getattr(step.target, "__name__", "") != "_assert_is_none"]
+    # torch.fx asserts that optional arguments have their default values.
+    steps = [step for step in steps if getattr(step.target, "__name__", "") not in ("_assert_is_none", "_assert")]
+    read = {name for step in steps for name in step.reads}
+    steps = [step for step in steps if step.target is not operator.eq or step.name in read]
     return [step for step in steps if not _is_default_input(step, steps)]
 
 
@@ -151,6 +195,23 @@ def _is_default_input(step: Step, steps: list[Step]) -> bool:
     return step.kind == "input" and bool(step.args) and not any(step.name in other.reads for other in steps)
 
 
+def _both_modes(model: nn.Module) -> tuple[list[Step], list[Step]]:
+    """The steps in train and in eval mode; a module that takes other paths (stochastic depth, say) is kept whole."""
+    whole: set[str] = set()
+    while True:
+        before = len(whole)
+        tracers = _Tracer(whole), _Tracer(whole)
+        train, evaluate = (
+            _steps(model, tracer, training=training) for tracer, training in zip(tracers, (True, False), strict=True)
+        )
+        one, other = (tracer.inside for tracer in tracers)
+        differing = {name for name in one if name in other and one[name] != other[name]}
+        innermost = {name for name in differing if not any(inner.startswith(f"{name}.") for inner in differing)}
+        whole |= {name for name in innermost if not _holds_norm(model.get_submodule(name))}
+        if len(whole) == before:
+            return train, evaluate
+
+
 def trace(model: nn.Module) -> tuple[Graph, dict[str, nn.Module]]:
     """Reads the computation of `model` in train and in eval mode.
 
@@ -162,9 +223,10 @@ def trace(model: nn.Module) -> tuple[Graph, dict[str, nn.Module]]:
         ValueError: torch.fx cannot follow the model, the model takes other paths in train than in eval mode, or it
             does not take exactly one tensor.
     """
-    train, evaluate = _steps(model, training=True), _steps(model, training=False)
+    train, evaluate = _both_modes(model)
     if [(s.kind, s.target, s.reads) for s in train] != [(s.kind, s.target, s.reads) for s in evaluate]:
-        raise ValueError(f"{type(model).__name__} computes different layers in train and in eval mode")
+        name = type(model).__name__
+        raise ValueError(f"nothing in {name} can be pruned, as it computes different layers in train and in eval mode")
     if sum(step.kind == "input" for step in train) != 1:
         raise ValueError(f"{type(model).__name__}.forward must take exactly one tensor")
     called = {step.target for step in train if step.kind == "module"}

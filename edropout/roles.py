@@ -77,12 +77,22 @@ def norm_partners(graph: Graph, modules: Mapping[str, nn.Module]) -> dict[str, l
 
 
 def call_counts(graph: Graph) -> dict[str, int]:
-    """Number of times each module is called."""
+    """Number of times each module is called; to read one of its parameters outside of it counts as a call."""
     counts: dict[str, int] = {}
     for step in graph.steps:
         if step.kind == "module":
             counts[step.target] = counts.get(step.target, 0) + 1
+    users = graph.users()
+    for step in graph.steps:
+        owner = str(step.target).rpartition(".")[0]
+        if step.kind == "attribute" and owner in counts and not all(map(asks_for_device, users[step.name])):
+            counts[owner] += 1
     return counts
+
+
+def asks_for_device(step: Step) -> bool:
+    """True for `x.device` and `x.dtype`."""
+    return step.target is getattr and step.args[1] in ("device", "dtype")
 
 
 def roles(graph: Graph, modules: Mapping[str, nn.Module]) -> dict[str, str]:
@@ -160,7 +170,7 @@ def _spatial_mean(step: Step, ndim: int) -> bool:
 
 def _reads_no_channel(step: Step, graph: Graph) -> bool:
     """True if a size is only asked for the batch or for the spatial axes."""
-    if step.target == "dim" or (step.target is getattr and step.args[1] in ("device", "dtype")):
+    if step.target == "dim" or asks_for_device(step):
         return True
     if step.target == "size" and (len(step.args) > 1 or "dim" in step.kwargs):
         dim = step.args[1] if len(step.args) > 1 else step.kwargs["dim"]

@@ -132,7 +132,7 @@ def _build(structure: Structure, plan: Plan, modules: Mapping[str, nn.Module], o
     for name, reindex in reindexes.items():
         smaller.add(name, reindex)
     for step in steps:
-        if step.kind == "attribute":
+        if step.kind == "attribute" and plan.cuts.get(step.target.rpartition(".")[0]) is None:
             smaller.copy_attribute(step.target, owner)
     parameter = next(smaller.parameters(), None)
     if parameter is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 
 import torch
@@ -68,6 +69,9 @@ class Units:
         if not self.sizes:
             raise ValueError(f"{type(model).__name__} has no unit that can be pruned")
         self.num_units = sum(self.sizes.values())
+        if linear and not hidden_linear and [*self.sizes] == [linear[-1].target]:
+            warnings.warn(f"{type(model).__name__} has no filters that can be dropped: its units are the "
+                          f"{self.num_units} inputs of its last linear layer alone", stacklevel=2)  # fmt: skip
 
     def split(self, state: Tensor) -> dict[str, Tensor]:
         """Cuts a state, (num_units,) bool or (..., num_units), into views per layer.

@@ -108,3 +108,62 @@ def test_bad_requests_are_refused_with_the_layer_named() -> None:
         prune(model, {"2": torch.zeros(6, dtype=torch.bool)}, x)
     with pytest.raises(ValueError, match="cannot be cut"):
         mask_(model, {"nothing": torch.ones(6, dtype=torch.bool)})
+
+
+class ReadsAWeight(nn.Module):
+    """Asks a layer's weight for its type, or uses it outside of the layer."""
+
+    def __init__(self, *, tied: bool) -> None:
+        super().__init__()
+        self.stem, self.middle, self.head = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 2, 1)
+        self.tied = tied
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.middle(self.stem(x).to(self.middle.weight.dtype))
+        x = nn.functional.conv2d(x, self.middle.weight) if self.tied else x
+        return self.head(x).mean((2, 3))
+
+
+def test_a_weight_that_is_read_outside_of_its_layer_is_not_cut() -> None:
+    kept, x = {"middle": torch.arange(4) > 1}, torch.randn(2, 3, 4, 4)
+    with pytest.raises(ValueError, match="'middle' cannot be cut exactly"):
+        prune(ReadsAWeight(tied=True), kept, x)
+    model = ReadsAWeight(tied=False)
+    smaller = prune(model, kept, x)
+    mask_(model, kept)
+    assert smaller.state_dict()["middle.weight"].shape == (2, 4, 1, 1)
+    assert relative_difference(smaller(x).detach(), model(x).detach()) < 1e-6
+
+
+class ChecksAShape(nn.Module):
+    """Control flow on a size, which torch.fx cannot follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(6, 6, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[2] < 2:
+            raise ValueError("too small")
+        return self.layer(x).sigmoid()
+
+
+class DropsPaths(nn.Module):
+    """Stochastic depth, written with a branch on the mode."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * x.new_ones(()).bernoulli_(0.5) if self.training else x
+
+
+@pytest.mark.parametrize("odd", [ChecksAShape(), DropsPaths()], ids=lambda odd: type(odd).__name__)
+def test_a_module_that_cannot_be_followed_is_kept_whole(odd: nn.Module) -> None:
+    torch.manual_seed(0)
+    model = disturb(small_network())
+    model.insert(5, odd)
+    model = model.double()
+    x = torch.randn(4, 3, 8, 8, dtype=torch.float64)
+    kept = random_kept(model)
+    assert "5.layer" not in kept and not kept["2"].all()
+    smaller = prune(model, kept, x).eval()
+    mask_(model, kept)
+    assert relative_difference(smaller(x).detach(), model.eval()(x).detach()) < 1e-10

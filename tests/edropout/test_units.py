@@ -77,13 +77,20 @@ def test_a_network_that_cannot_be_followed_is_refused_with_a_sentence() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.layer(x) if x.sum() > 0 else x
 
-    with pytest.raises(ValueError, match="Branching cannot be analysed"):
+    with pytest.raises(ValueError, match=r"nothing in Branching can be pruned, as torch.fx cannot follow it"):
         Units(Branching())
 
 
 def test_train_only_branches_are_refused_with_a_sentence() -> None:
     with pytest.raises(ValueError, match="different layers in train and in eval mode"):
         Units(torchvision.models.googlenet(aux_logits=True, init_weights=False))
+
+
+def test_a_network_of_linear_layers_says_which_units_it_has() -> None:
+    mlp = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    with pytest.warns(UserWarning, match="its units are the 6 inputs of its last linear layer alone"):
+        assert Units(mlp).num_units == 6
+    assert Units(mlp, hidden_linear=True).num_units == 10
 
 
 def test_optional_arguments_of_forward_are_left_at_none() -> None:

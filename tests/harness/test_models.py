@@ -1,12 +1,13 @@
 """Architectures by name: the published sizes, any family, what cannot be built, saved and loaded again."""
 
+import copy
 import json
 import sys
 
 import pytest
 import torch
 
-from edropout.subnetwork import prune
+from edropout import EDropout, mask_, prune
 from harness import models
 from harness.models import ModelError
 
@@ -90,7 +91,9 @@ FAMILIES = [
     ("timm.mobilenetv3_small_050", 32),
     ("vgg11_bn", 32),
     ("timm.densenet121", 32),
+    ("timm.vgg11", 32),
     ("timm.vit_tiny_patch16_224", 32),
+    ("timm.xcit_nano_12_p16_224", 32),
     ("timm.efficientnet_lite0", 32),
     ("shufflenet_v2_x0_5", 32),
     ("timm.resnext26ts", 32),
@@ -110,6 +113,29 @@ def test_any_family_is_built_trained_saved_and_loaded(tmp_path, name, size):
     models.save(tmp_path, model, name=name, num_classes=10, input_shape=shape)
     x = torch.randn(2, *shape)
     assert torch.equal(models.load(tmp_path)(x), model.eval()(x))
+
+
+WITHOUT_FILTERS = ("timm.vit_tiny_patch16_224", "timm.mixer_s32_224")
+"""Their convolution is the stem: the units are the inputs of the classifier, and a sentence says so."""
+
+
+@pytest.mark.parametrize(("name", "size"), FAMILIES)
+def test_any_family_is_searched_and_pruned_exactly(name, size):
+    x = torch.randn(4, 1, size, size)
+    model = build(name, x.shape[1:])
+    if name in WITHOUT_FILTERS:
+        with pytest.warns(UserWarning, match="has no filters that can be dropped: its units are the .* inputs"):
+            search = EDropout(model)
+    else:
+        search = EDropout(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    search.loss(x, torch.arange(4)).backward()
+    search.step(optimizer)
+    smaller, masked = search.prune().eval(), copy.deepcopy(model).eval()
+    mask_(masked, search.units.kept(search.best_state))
+    assert parameters(smaller) < parameters(model)
+    expected = masked(x)
+    assert (smaller(x) - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
 @pytest.mark.parametrize(
