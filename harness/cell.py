@@ -27,7 +27,7 @@ from harness import checkpoint, distributed, models, provenance, pruning, result
 from harness import data as datasets
 from harness import metrics as measure
 from harness.code import digest
-from harness.devices import choose_device
+from harness.devices import choose_device, make_deterministic
 from harness.files import replacing
 from harness.phase import Interrupted, Run
 from harness.run import STOPPED, end_with_parent, error_file, parse
@@ -98,8 +98,7 @@ def run_cell(arguments: Any, run: Run) -> dict[str, Any]:
     device = choose_device(arguments.device)
     distributed.start(device)
     torch.set_num_threads(recipe.threads)
-    # What use_deterministic_algorithms does, without its import of the compiler, which costs a second a job.
-    torch.set_deterministic_debug_mode("warn" if device.type == "cuda" else "error")
+    make_deterministic(device)
     loaded = datasets.load(
         arguments.data,
         recipe=recipe,

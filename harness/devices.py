@@ -56,6 +56,13 @@ def choose_device(wanted: str) -> torch.device:
     return device
 
 
+def make_deterministic(device: torch.device) -> None:
+    """What torch.use_deterministic_algorithms does, without its import of the compiler, which costs a second a job."""
+    import torch
+
+    torch.set_deterministic_debug_mode("warn" if device.type == "cuda" else "error")
+
+
 def choose_gpu(gpus: int) -> int:
     """Which of `gpus` visible GPUs this process uses."""
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))

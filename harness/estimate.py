@@ -2,16 +2,21 @@
 
 A few training steps of each architecture and image size are timed on this machine with random images: on a GPU with
 the recipe's batch or as much of it as fits, on a CPU with as many pixels as 8 images of ImageNet have. Their time is
-scaled to the batch, and datasets that differ in colours and classes alone share it. A method costs what its finished
+scaled to the batch, and datasets that differ in colours and classes alone share it. Where images stay JPEG files,
+reading one is timed too: on a GPU an epoch lasts as long as the slower of the two, on a CPU as long as both. What was
+timed is kept in results/calibration.json, by machine; delete that file to time anew. A method costs what its finished
 cells cost relative to dense ones; a method without any is counted like dense training, and marked.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
 import statistics
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Mapping
@@ -19,9 +24,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import plan
-from harness.files import read_json
+from harness.files import read_json, write_text
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from harness.training import Recipe
@@ -36,6 +42,10 @@ TRAINING_EXAMPLES = {
     "imagefolder": (50_000, (3, 32, 32), 10),
 }
 """Training examples after the validation split, shape of an image, classes; for `imagefolder` a guess."""
+PHOTO = (500, 375)
+"""Width and height of the JPEG file whose reading is timed, those of an average image of ImageNet."""
+PHOTOS = ("flowers", "imagenet")
+CALIBRATION = Path("results/calibration.json")
 CPU_PIXELS = 8 * 224 * 224
 """Pixels of a timed step on a CPU, where a whole batch of large images takes minutes and tens of gigabytes."""
 BYTES_BESIDES_WEIGHTS = 400_000
@@ -53,12 +63,34 @@ def main() -> int:
     except plan.ConfigError as error:
         print(error, file=sys.stderr)
         return 1
-    costs = relative_costs(config)
-    timed: dict[str, float] = {}
+    costs, kept = relative_costs(config), read_json(CALIBRATION)
+    machine, unit = describe_machine()
+    timed = kept.setdefault(machine, {})
+    print(f"hours of one {unit} each, as timed on {machine}; disk: results, without the datasets")
     print(f"{'table':20} {'cells':>6} {'done':>6} {'hours left':>11} {'disk':>9}  methods without a measured cost")
     for table in arguments.tables or config["tables"]:
         print(line(config, table, costs, timed, arguments.steps), flush=True)
+        write_text(CALIBRATION, json.dumps(kept, indent=1, sort_keys=True))
     return 0
+
+
+def device_of_jobs() -> torch.device:
+    """Where the trainers of this machine run; takes no slot."""
+    import torch
+
+    wanted = os.environ.get("EDROPOUT_DEVICE", "auto")
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def describe_machine() -> tuple[str, str]:
+    """Names of the device and of the library that were timed, and what one hour of the plan is an hour of."""
+    import torch
+
+    from harness.provenance import processor
+
+    gpu = device_of_jobs().type == "cuda"
+    name = torch.cuda.get_device_name() if gpu else processor()
+    return f"{name}, PyTorch {torch.__version__}", "GPU" if gpu else "CPU job (with the threads of its recipe)"
 
 
 def line(config: plan.Config, table: str, costs: Mapping[str, float], timed: dict[str, float], steps: int) -> str:
@@ -71,7 +103,9 @@ def line(config: plan.Config, table: str, costs: Mapping[str, float], timed: dic
         if key not in dense:
             dense[key] = cost_of_dense(cell, timed, steps)
         seconds, weight_bytes = dense[key]
-        disk += weight_bytes + BYTES_BESIDES_WEIGHTS
+        # A dense cell leaves its weights twice: at the end, and where the pruning methods start.
+        copies = 2 if plan.rule_of(cell["method"]) == "dense" else 1
+        disk += copies * weight_bytes + BYTES_BESIDES_WEIGHTS
         if result_of(cell):
             done += 1
         else:
@@ -113,22 +147,52 @@ def cost_of_dense(cell: plan.Cell, timed: dict[str, float], steps: int) -> tuple
     import torch
 
     from harness import models
+    from harness.devices import make_deterministic
+    from harness.sources.store import DECODED_BYTES
     from harness.training import Recipe
 
     data, recipe = cell["config"]["data"], Recipe(**cell["config"]["recipe"])
     examples, (channels, *size), classes = TRAINING_EXAMPLES[data["source"]]
     size = [data["image_size"]] * 2 if "image_size" in data else size
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_of_jobs()
     torch.set_num_threads(recipe.threads)
+    make_deterministic(device)
     model = models.build(cell["model"], num_classes=classes, input_shape=(channels, *size))
     kinds = (recipe.batch_size, recipe.optimizer, recipe.precision, recipe.threads)
     key = json.dumps([cell["model"], size, *kinds], sort_keys=True)
     if key not in timed:
         model = model.to(device, memory_format=torch.channels_last)
         timed[key] = time_batch(model, recipe, (channels, *size), classes, steps)
-    batches = -(-data.get("train_examples", examples) // recipe.batch_size)
+    examples = data.get("train_examples", examples)
+    epoch = timed[key] * -(-examples // recipe.batch_size)
+    if data["source"] in PHOTOS and examples * channels * size[0] * size[1] > DECODED_BYTES:
+        if (photo := f"photo {size[0]}") not in timed:
+            timed[photo] = time_photo(size[0])
+        reading = timed[photo] * examples / recipe.threads
+        epoch = max(epoch, reading) if device.type == "cuda" else epoch + reading
     weight_bytes = sum(value.numel() * value.element_size() for value in model.state_dict().values())
-    return timed[key] * batches * recipe.epochs, weight_bytes
+    return epoch * recipe.epochs, weight_bytes
+
+
+def time_photo(size: int, rounds: int = 20) -> float:
+    """Median seconds of one process for reading a JPEG file of usual size and making it `size` pixels square."""
+    import numpy
+    from PIL import Image
+
+    from harness import images
+
+    rough = numpy.random.default_rng(0).integers(0, 256, (PHOTO[1] // 8, PHOTO[0] // 8, 3), dtype=numpy.uint8)
+    file = io.BytesIO()
+    Image.fromarray(rough).resize(PHOTO, Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
+    times = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "photo.jpg"
+        path.write_bytes(file.getvalue())
+        for _ in range(rounds):
+            started = time.perf_counter()
+            images.decode(path, size=size)
+            times.append(time.perf_counter() - started)
+    return statistics.median(times)
 
 
 def time_batch(model: nn.Module, recipe: Recipe, shape: tuple[int, ...], classes: int, steps: int) -> float:

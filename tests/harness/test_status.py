@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import sys
 
 import pytest
 import torch
@@ -10,6 +11,16 @@ from harness import estimate, plan
 from harness.status import cell_state, render
 
 HASH = "0" * 16
+
+
+@pytest.fixture(autouse=True)
+def own_settings_of_torch():
+    threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    yield
+    torch.set_num_threads(threads)
+    torch.set_deterministic_debug_mode(mode)
+
+
 PROGRESS = {"epoch": 3, "epochs": 20, "loss": 0.25, "val_top1": 0.9, "seconds_left": 90, "pid": 1}
 
 
@@ -80,6 +91,32 @@ def test_few_large_images_are_timed_on_a_cpu_and_fewer_if_memory_is_short(monkey
     coloured = {**config, "data": {**config["data"], "source": "cifar100", "train_examples": 20 * batch_size}}
     seconds, _ = estimate.cost_of_dense({"model": "resnet8", "config": coloured}, known, steps=1)
     assert len(shapes) == len(timed) and seconds == 0.5 * batch_size * 20 * 2
+
+
+@pytest.mark.parametrize(("device", "hours"), [("cpu", 0.5 * 10 + 0.25 * 2000 / 2), ("cuda", 0.25 * 2000 / 2)])
+def test_reading_files_slows_a_cpu_and_bounds_a_gpu(monkeypatch, device, hours):
+    monkeypatch.setattr(estimate, "device_of_jobs", lambda: torch.device(device))
+    monkeypatch.setattr(estimate, "time_batch", lambda *_: 0.5)
+    monkeypatch.setattr(estimate, "time_photo", lambda _: 0.25)
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, *_, **__: self)
+    recipe = {"epochs": 1, "prune_epoch": 1, "batch_size": 200, "threads": 2, "optimizer": {}, "schedule": {}}
+    data = {"source": "flowers", "train_examples": 2000, "image_size": 224}
+    cell = {"model": "resnet8", "config": {"data": data, "recipe": recipe}}
+    assert estimate.cost_of_dense(cell, {}, steps=1)[0] == hours
+    small = {**cell, "config": {"data": {**data, "image_size": 32}, "recipe": recipe}}
+    assert estimate.cost_of_dense(small, {}, steps=1)[0] == 5
+
+
+def test_what_was_timed_is_kept_for_the_next_plan(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["harness.estimate", "quick"])
+    monkeypatch.setattr(estimate, "CALIBRATION", tmp_path / "calibration.json")
+    calls = []
+    monkeypatch.setattr(estimate, "time_batch", lambda *arguments: calls.append(arguments) or 0.5)
+    assert estimate.main() == 0
+    first, count = capsys.readouterr().out, len(calls)
+    assert count > 0 and "PyTorch" in first.splitlines()[0]
+    assert estimate.main() == 0
+    assert capsys.readouterr().out == first and len(calls) == count
 
 
 @pytest.mark.parametrize("content", [[], "x", {"epoch": 1}, {**PROGRESS, "loss": None}])
