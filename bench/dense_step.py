@@ -82,6 +82,14 @@ def suite_epoch(model: nn.Module, loaded: data.Data, recipe: Recipe, optimizer: 
     )
 
 
+def settings(options: argparse.Namespace, *, suite: bool) -> None:
+    """On a GPU each side runs as its own program does: ours deterministic, timm's with the fastest kernels."""
+    device = torch.device(options.device)
+    if device.type == "cuda":
+        torch.set_deterministic_debug_mode("warn" if suite else "default")
+        torch.backends.cudnn.benchmark = torch.backends.cuda.matmul.allow_tf32 = not suite
+
+
 def network(options: argparse.Namespace) -> nn.Module:
     """The same network for both, with the same weights."""
     torch.manual_seed(0)
@@ -151,6 +159,7 @@ def main() -> None:
         rates: dict[str, list[float]] = {name: [] for name in epochs}
         for number in range(options.rounds + 1):
             for name, (epoch, batches) in epochs.items():
+                settings(options, suite=name == "suite")
                 started = time.perf_counter()
                 epoch()
                 if options.device != "cpu":

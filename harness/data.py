@@ -11,7 +11,7 @@ import torch
 from harness import prepared
 from harness.augment import Augmentation
 from harness.batches import Evaluation, Images, Training
-from harness.pixels import Normalizer, Pixels, resized
+from harness.pixels import Normalizer, Pixels
 from harness.prepared import DataError, Prepared
 
 __all__ = ["Data", "DataError", "Evaluation", "Training", "load"]
@@ -100,9 +100,7 @@ def _images(stored: Prepared, split: str, image_size: int | None, workers: int, 
     pixels = tensors.get(f"{split}_x")
     size = image_size or description.shape[1]
     if pixels is not None and (description.root is None or size == description.shape[1]):
-        if size <= RESIZED_AT_ONCE and image_size and tuple(pixels.shape[2:]) != (size, size):
-            pixels = resized(pixels, size)
-        return Pixels(pixels, device=device)
+        return Pixels(pixels, device=device, size=image_size if size <= RESIZED_AT_ONCE else None)
     from harness.stream import Files
 
     return Files(

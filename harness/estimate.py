@@ -64,9 +64,9 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     costs, kept = relative_costs(config), read_json(CALIBRATION)
-    machine, unit = describe_machine()
+    unit, machine = describe_machine()
     timed = kept.setdefault(machine, {})
-    print(f"hours of one {unit} each, as timed on {machine}; disk: results, without the datasets")
+    print(f"{unit} on {machine}; disk is that of the results, without the datasets")
     print(f"{'table':20} {'cells':>6} {'done':>6} {'hours left':>11} {'disk':>9}  methods without a measured cost")
     for table in arguments.tables or config["tables"]:
         print(line(config, table, costs, timed, arguments.steps), flush=True)
@@ -83,14 +83,15 @@ def device_of_jobs() -> torch.device:
 
 
 def describe_machine() -> tuple[str, str]:
-    """Names of the device and of the library that were timed, and what one hour of the plan is an hour of."""
+    """What one hour of the plan is an hour of, and the names of the device and of the library that are timed."""
     import torch
 
     from harness.provenance import processor
 
     gpu = device_of_jobs().type == "cuda"
     name = torch.cuda.get_device_name() if gpu else processor()
-    return f"{name}, PyTorch {torch.__version__}", "GPU" if gpu else "CPU job (with the threads of its recipe)"
+    unit = "GPU-hours" if gpu else "hours of jobs with the threads of their recipes"
+    return unit, f"{name}, PyTorch {torch.__version__}"
 
 
 def line(config: plan.Config, table: str, costs: Mapping[str, float], timed: dict[str, float], steps: int) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
+import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +29,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
         sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep(path: Path, idle_seconds: float = 3600) -> None:
+    """Remove what killed processes left of writing `path`: hidden neighbours that nobody changed for so long."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if time.time() - left.stat().st_mtime > idle_seconds:
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def _umask() -> int:

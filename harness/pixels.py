@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-RESIZE_BLOCK = 1000
+BLOCK = 1000
+"""Images that are resized and laid out at a time: the whole set is in memory once as it came and once as it stays."""
 
 
 class Pixels:
@@ -19,12 +20,22 @@ class Pixels:
         shape: (channels, height, width).
     """
 
-    def __init__(self, images: Tensor, *, device: torch.device) -> None:
-        """Keep `images` (examples, channels, height, width) uint8 with one row per pixel, and a black pixel last."""
+    def __init__(self, images: Tensor, *, device: torch.device, size: int | None = None) -> None:
+        """Keep `images` with one row per pixel, and a black pixel last.
+
+        Args:
+            images: (examples, channels, height, width) uint8.
+            device: Where to keep them.
+            size: Side of the square to which they are resized first; None = as they are.
+        """
         examples, channels, height, width = images.shape
+        if size is not None:
+            height = width = size
         self.shape = (channels, height, width)
         self._rows = torch.zeros(examples * height * width + 1, channels, dtype=torch.uint8, device=device)
-        self._rows[:-1].view(examples, height, width, channels).copy_(images.permute(0, 2, 3, 1))
+        places = self._rows[:-1].view(examples, height, width, channels).split(BLOCK)
+        for block, place in zip(images.split(BLOCK), places, strict=True):
+            place.copy_(_resized(block, (height, width)).permute(0, 2, 3, 1))
 
     def batches(self, batches: Iterable[Tensor], rectangles: None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """For each batch of example numbers: pixels as `augment.gather` takes them, and which images in them."""
@@ -32,18 +43,11 @@ class Pixels:
             yield self._rows, examples
 
 
-def resized(images: Tensor, size: int) -> Tensor:
-    """Images made square, as PIL does it (bilinear, antialiased).
-
-    Args:
-        images: (examples, channels, height, width) uint8.
-        size: New side.
-    """
-    blocks = (
-        functional.interpolate(block, (size, size), mode="bilinear", antialias=True)
-        for block in images.split(RESIZE_BLOCK)
-    )
-    return torch.cat(list(blocks))
+def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Images (examples, channels, height, width) uint8 at another size, as PIL does it (bilinear, antialiased)."""
+    if images.shape[2:] == size:
+        return images
+    return functional.interpolate(images, size, mode="bilinear", antialias=True)
 
 
 @dataclass(frozen=True)

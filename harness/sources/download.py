@@ -11,7 +11,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.files import replacing
+from harness.files import replacing, sweep
 from harness.prepared import DataError
 
 TIMEOUT_SECONDS = 60
@@ -94,6 +94,7 @@ def _download(archive: Archive, path: Path, attempts: int, pause_seconds: float)
             except OSError as error:
                 raise DataError(f"{path} cannot be written ({error}): free some disk space") from error
             else:
+                sweep(path)
                 return True
         if attempt + 1 < attempts:
             time.sleep(pause_seconds * 2**attempt)
@@ -104,11 +105,14 @@ def _copy(url: str, archive: Archive, path: Path) -> None:
     """Copy the file at `url` to `path`, which appears only once it is whole."""
     request = urllib.request.Request(url, headers={"User-Agent": "edropout-benchmark"})
     with replacing(path) as temporary, urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
-        total = hashlib.md5(usedforsecurity=False)
+        total, received, promised = hashlib.md5(usedforsecurity=False), 0, answer.headers.get("Content-Length")
         with open(temporary, "wb") as handle:
             while block := answer.read(BLOCK):
                 handle.write(block)
                 total.update(block)
+                received += len(block)
+        if promised is not None and received < int(promised):
+            raise urllib.error.URLError(f"the connection was cut after {received} of {promised} bytes")
         if total.hexdigest() != archive.md5:
-            # A cut connection and a proxy's error page both end here.
+            # A proxy's error page ends here.
             raise urllib.error.URLError(f"the file that came has md5 {total.hexdigest()}, published is {archive.md5}")

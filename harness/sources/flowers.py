@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.files import sync_folder
+from harness.files import sweep, sync_folder
 from harness.prepared import DataError
 from harness.sources import Part, Source
 from harness.sources.download import Archive, fetch
@@ -96,6 +96,7 @@ def _unpack(archive: Path, folder: Path) -> None:
                 if not folder.is_dir():
                     raise
         sync_folder(folder.parent)
+        sweep(folder)
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise DataError(f"{archive} is truncated or damaged ({error}): delete it and start again") from error
     except OSError as error:

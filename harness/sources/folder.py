@@ -64,7 +64,9 @@ def _read(folders: dict[str, Path], root: Path, num_classes: int | None) -> Sour
                 f"{folders[name]} and {folders[first]} differ in the class folder '{odd[0]}': add or remove it"
             )
     if num_classes is not None and len(classes) != num_classes:
-        raise DataError(f"{folders[first]} has {len(classes)} classes and must have {num_classes}: complete it")
+        raise DataError(
+            f"{folders[first]} has {len(classes)} classes and must have {num_classes} (num_classes): complete it"
+        )
     if len(classes) < 2:
         raise DataError(f"{folders[first]} has fewer than two class folders with images: add the others")
     parts = {}

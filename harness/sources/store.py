@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -47,7 +46,7 @@ def contents(source: Source, name: str, section: Mapping[str, Any]) -> tuple[Des
         for part in SPLITS:
             if stays_files:
                 tensors[f"{part}_files"] = _pack(parts[part].files, source.root)
-                tensors[f"{part}_crc"] = torch.tensor(list(_iterate(_checksum, source.root, parts[part].files)))
+                tensors[f"{part}_crc"] = torch.tensor(list(_iterate(images.checksum, source.root, parts[part].files)))
             if _decoded_bytes(source, size) <= DECODED_BYTES:
                 tensors[f"{part}_x"] = _decode(source.root, parts[part], size, fraction, name)
     else:
@@ -147,10 +146,6 @@ def _sample(source: Source, size: int | None, fraction: float, name: str) -> Ten
     chosen = torch.zeros(len(train), dtype=torch.bool)
     chosen[:: max(1, len(train) // STATISTICS_EXAMPLES)] = True
     return _decode(source.root, train.where(chosen), size, fraction, name)
-
-
-def _checksum(path: Path) -> int:
-    return zlib.crc32(images.read(path))
 
 
 def _iterate(function: Callable[[Path], Any], root: Path, files: list[str]) -> Iterator[Any]:

@@ -136,6 +136,14 @@ def test_images_are_resized_as_pil_does(tmp_path):
     assert abs(x[0, 0].mul(255).round().numpy() - numpy.asarray(expected)).max() <= 1
 
 
+def test_images_are_resized_the_same_in_many_blocks(tmp_path, monkeypatch):
+    images = torch.randint(0, 256, (30, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    path = write(tmp_path / "toy.safetensors", images)
+    at_once = load(path, image_size=32)
+    monkeypatch.setattr("harness.pixels.BLOCK", 7)
+    assert same(load(path, image_size=32).train.epoch(0), at_once.train.epoch(0))
+
+
 def test_oblong_images_keep_their_shape(tmp_path):
     images = torch.randint(0, 256, (20, 1, 6, 9), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     loaded = load(write(tmp_path / "toy.safetensors", images), **FULL)

@@ -216,7 +216,7 @@ def break_folder(folder, fault):
     ("fault", "sentence"),
     [
         ("unreadable", r"class1/3.png is no readable image"),
-        ("no image", r"class1/3.png is no readable image"),
+        ("no image", r"class1/3.png is no image in a known format"),
         ("depth", r"class1/3.png has grey values of more than 8 bits: convert such images to 8 bits"),
         ("fraction", r"class1/3.png has grey values of more than 8 bits: convert such images to 8 bits"),
         ("size", r"class1/3.png has 9 x 8 pixels and others 8 x 8: set config key 'datasets.mine.image_size'"),
@@ -234,6 +234,24 @@ def test_a_faulty_folder_is_one_sentence_and_leaves_nothing(tmp_path, fault, sen
     with pytest.raises(DataError, match=sentence) as caught:
         prepare_folder(tmp_path)
     assert "\n" not in str(caught.value) and not (tmp_path / "mine.safetensors").exists()
+
+
+def test_a_truncated_file_among_those_that_stay_files_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.sources.store.DECODED_BYTES", 1000)
+    monkeypatch.setattr("harness.sources.store.STATISTICS_EXAMPLES", 1)
+    write_tree(tmp_path / "mine")
+    path = tmp_path / "mine" / "class1" / "3.png"
+    photo = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(photo, "JPEG")
+    for size, fault in ((None, None), (-200, "is no readable image")):
+        path.write_bytes(photo.getvalue()[:size])
+        if fault is None:
+            prepare_folder(tmp_path, image_size=8)
+            (tmp_path / "mine.safetensors").unlink()
+        else:
+            with pytest.raises(DataError, match=rf"class1/3.png {fault}"):
+                prepare_folder(tmp_path, image_size=8)
+            assert not (tmp_path / "mine.safetensors").exists()
 
 
 def test_the_number_of_classes_can_be_demanded(tmp_path):

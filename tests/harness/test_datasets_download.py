@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import os
 import signal
 import socket
 import subprocess
@@ -49,11 +50,18 @@ def server(tmp_path):
         running.shutdown()
 
 
-def test_a_download_that_is_cut_is_tried_again(tmp_path, server):
+def test_a_download_that_is_cut_is_tried_again(tmp_path, server, capsys):
     folder, address, _ = server
     (folder / "a.gz").write_bytes(bytes(range(256)) * 1000)
     archive = download.Archive("a.gz", md5(folder / "a.gz"), (f"{address}a.gz",))
+    (tmp_path / "raw").mkdir()
+    killed, running = (tmp_path / "raw" / f".a.gz.{number}.tmp" for number in (1, 2))
+    killed.touch()
+    os.utime(killed, (0, 0))
+    running.touch()
     [path] = download.fetch([archive], tmp_path / "raw", download=True, pause_seconds=0)
+    assert "the connection was cut after 128000 of 256000 bytes" in capsys.readouterr().out
+    running.unlink()  # Another process may still be at it; what a killed one left is gone.
     assert path.read_bytes() == (folder / "a.gz").read_bytes()
     assert [entry.name for entry in (tmp_path / "raw").iterdir()] == ["a.gz"]
 
