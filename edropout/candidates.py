@@ -97,7 +97,9 @@ class Candidates:
             with torch.no_grad(), torch.autocast(**cast):
                 return work(item)
 
-        if cast["device_type"] != "cpu" or (torch.get_num_threads() == 1 and self.workers in (None, 1)):
+        # A module that could not be followed may keep values of its own from one line to the next.
+        alone = cast["device_type"] != "cpu" or self.structure.graph.whole
+        if alone or (torch.get_num_threads() == 1 and self.workers in (None, 1)):
             return [quietly(item) for item in items]
         if self.pool is None:
             self.pool = _one_threaded_pool(self.workers or torch.get_num_threads())

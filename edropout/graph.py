@@ -44,10 +44,21 @@ class Step:
 
 @dataclass
 class Graph:
-    """Steps in execution order and, after `record_shapes`, the shape of every tensor among their values."""
+    """Steps in execution order, and what is known of them.
+
+    Attributes:
+        steps: The computation.
+        shapes: After `record_shapes`, the shape of every tensor among the values.
+        in_place: After `record_shapes`, names of the steps that change a tensor that they read.
+        whole: Names of the modules that could not be followed and run as one step.
+        shared: Names of the modules that have a parameter which another module holds too.
+    """
 
     steps: list[Step]
     shapes: dict[str, torch.Size] = field(default_factory=dict)
+    in_place: set[str] = field(default_factory=set)
+    whole: frozenset[str] = frozenset()
+    shared: frozenset[str] = frozenset()
 
     def users(self) -> dict[str, list[Step]]:
         """Maps the name of each step to the steps that read it."""
@@ -90,7 +101,8 @@ class _Tracer(fx.Tracer):
     """Keeps layers whole that have a meaning here even when a library subclasses them, and those of `whole`.
 
     A module whose own code torch.fx cannot follow (checks of a shape, for example) is added to `whole`, unless it holds
-    a batch norm, which a whole module would not run by the statistics of the batch.
+    a batch norm, which a whole module would not run by the statistics of the batch, or is given a list, which the
+    attempt to follow it may have changed.
     """
 
     def __init__(self, whole: set[str]) -> None:
@@ -111,7 +123,7 @@ class _Tracer(fx.Tracer):
         try:
             value = super().call_module(m, forward, args, kwargs)
         except Exception:  # whatever the module's own control flow raises
-            if not name or _holds_norm(m):
+            if not name or _holds_norm(m) or any(isinstance(arg, list | dict) for arg in (*args, *kwargs.values())):
                 raise
             for node in self._since(before):
                 self.graph.erase_node(node)
@@ -154,8 +166,22 @@ _KINDS = {
 }
 
 
+@contextmanager
+def _unchanged(model: nn.Module) -> Iterator[None]:
+    """Takes back what is assigned to attributes of modules: to follow a network is to run its code on stand-ins."""
+    own = [vars(part) for part in model.modules()]
+    tables = [*own, *(entries[name] for entries in own for name in ("_parameters", "_buffers") if name in entries)]
+    saved = [(table, dict(table)) for table in tables]
+    try:
+        yield
+    finally:
+        for table, entries in saved:
+            table.clear()
+            table.update(entries)
+
+
 def _steps(model: nn.Module, tracer: _Tracer, *, training: bool) -> list[Step]:
-    with mode(model, training=training):
+    with _unchanged(model), mode(model, training=training):
         try:
             optional = {
                 name: parameter.default
@@ -174,7 +200,7 @@ def _steps(model: nn.Module, tracer: _Tracer, *, training: bool) -> list[Step]:
     for node in graph.nodes:
         args, kwargs = convert(tuple(node.args)), dict(convert(dict(node.kwargs)))
         steps.append(Step(node.name, _KINDS[node.op], node.target, _plain(args), _plain(kwargs)))
-    # torch.fx asserts that optional arguments have their default values.
+    # Checks are left out; torch.fx adds some, that optional arguments have their default values.
     steps = [step for step in steps if getattr(step.target, "__name__", "") not in ("_assert_is_none", "_assert")]
     read = {name for step in steps for name in step.reads}
     steps = [step for step in steps if step.target is not operator.eq or step.name in read]
@@ -195,8 +221,8 @@ def _is_default_input(step: Step, steps: list[Step]) -> bool:
     return step.kind == "input" and bool(step.args) and not any(step.name in other.reads for other in steps)
 
 
-def _both_modes(model: nn.Module) -> tuple[list[Step], list[Step]]:
-    """The steps in train and in eval mode; a module that takes other paths (stochastic depth, say) is kept whole."""
+def _both_modes(model: nn.Module) -> tuple[list[Step], list[Step], frozenset[str]]:
+    """The steps in train and in eval mode, and the modules kept whole, as those whose steps depend on the mode."""
     whole: set[str] = set()
     while True:
         before = len(whole)
@@ -209,7 +235,17 @@ def _both_modes(model: nn.Module) -> tuple[list[Step], list[Step]]:
         innermost = {name for name in differing if not any(inner.startswith(f"{name}.") for inner in differing)}
         whole |= {name for name in innermost if not _holds_norm(model.get_submodule(name))}
         if len(whole) == before:
-            return train, evaluate
+            return train, evaluate, frozenset(whole)
+
+
+def _shared(model: nn.Module) -> set[str]:
+    """Names of the modules with a parameter that has a second name."""
+    owners: dict[int, list[str]] = {}
+    for name, part in model.named_modules(remove_duplicate=False):
+        for parameter in part._parameters.values():
+            if parameter is not None:
+                owners.setdefault(id(parameter), []).append(name)
+    return {name for names in owners.values() if len(names) > 1 for name in names}
 
 
 def trace(model: nn.Module) -> tuple[Graph, dict[str, nn.Module]]:
@@ -220,10 +256,10 @@ def trace(model: nn.Module) -> tuple[Graph, dict[str, nn.Module]]:
         depend on the mode.
 
     Raises:
-        ValueError: torch.fx cannot follow the model, the model takes other paths in train than in eval mode, or it
-            does not take exactly one tensor.
+        ValueError: torch.fx cannot follow the model, its own `forward` or a module with batch norm takes other paths in
+            train than in eval mode, or it does not take exactly one tensor.
     """
-    train, evaluate = _both_modes(model)
+    train, evaluate, whole = _both_modes(model)
     if [(s.kind, s.target, s.reads) for s in train] != [(s.kind, s.target, s.reads) for s in evaluate]:
         name = type(model).__name__
         raise ValueError(f"nothing in {name} can be pruned, as it computes different layers in train and in eval mode")
@@ -238,7 +274,7 @@ def trace(model: nn.Module) -> tuple[Graph, dict[str, nn.Module]]:
             modules[name] = ModeSwitch(one.target, (one.args, dict(one.kwargs)), (other.args, dict(other.kwargs)))
             one = replace(one, kind="module", target=name, args=tuple(Ref(read) for read in one.reads), kwargs={})
         steps.append(one)
-    return Graph(steps), modules
+    return Graph(steps, whole=whole & called, shared=frozenset(_shared(model) & called)), modules
 
 
 def set_switches(modules: Mapping[str, nn.Module], *, training: bool) -> None:
@@ -299,12 +335,21 @@ def caller(owner: nn.Module, modules: Mapping[str, nn.Module] | None = None) -> 
 
 
 def record_shapes(graph: Graph, model: nn.Module, modules: Mapping[str, nn.Module], example: Tensor) -> None:
-    """Fills `graph.shapes` from one evaluation of the first sample of `example`; leaves the model unchanged."""
+    """Fills `graph.shapes` and `graph.in_place` from one evaluation of the first sample; leaves the model unchanged."""
     set_switches(modules, training=False)
+    ordinary = caller(model, modules)
+
+    def call(step: Step, args: tuple, kwargs: dict) -> Any:
+        tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+        versions = [tensor._version for tensor in tensors]
+        value = ordinary(step, args, kwargs)
+        if versions != [tensor._version for tensor in tensors]:
+            graph.in_place.add(step.name)
+        return value
 
     def watch(name: str, value: Any) -> None:
         if isinstance(value, Tensor):
             graph.shapes[name] = value.shape
 
     with mode(model, training=False), torch.no_grad():
-        execute(graph, caller(model, modules), example[:1], watch=watch)
+        execute(graph, call, example[:1].clone(), watch=watch)

@@ -49,6 +49,9 @@ class Structure:
         self.graph = graph
         self.roles = roles(graph, modules)
         self.users = graph.users()
+        for step in graph.steps:
+            if self.roles[step.name] == "opaque" and step.name in graph.in_place:
+                self._check_alone(step)
         self.partners = norm_partners(graph, modules)
         self.sizes: dict[str, int] = {}
         self.groups: dict[str, int] = {}
@@ -61,6 +64,11 @@ class Structure:
                 self.sizes[step.target] = modules[step.target].in_features
         self.sources = {step.name: step.reads[0] for step in graph.steps if step.reads}
         self.partner_of = {norm: conv for conv, norms in self.partners.items() for norm in norms}
+
+    def _check_alone(self, step: Step) -> None:
+        """Raises ValueError if others see what an unknown operation changes: it works on a copy with all channels."""
+        if any(len(self.users[name]) > 1 for name in step.reads):
+            raise ValueError(f"nothing can be pruned exactly: '{step.name}' changes a value in place that others read")
 
     def channels(self, name: str) -> int:
         """Number of channels (or features) of the full tensor that step `name` makes."""

@@ -77,7 +77,7 @@ def norm_partners(graph: Graph, modules: Mapping[str, nn.Module]) -> dict[str, l
 
 
 def call_counts(graph: Graph) -> dict[str, int]:
-    """Number of times each module is called; to read one of its parameters outside of it counts as a call."""
+    """Number of times each module is called; another use of one of its parameters counts as a call."""
     counts: dict[str, int] = {}
     for step in graph.steps:
         if step.kind == "module":
@@ -87,6 +87,8 @@ def call_counts(graph: Graph) -> dict[str, int]:
         owner = str(step.target).rpartition(".")[0]
         if step.kind == "attribute" and owner in counts and not all(map(asks_for_device, users[step.name])):
             counts[owner] += 1
+    for layer in graph.shared:
+        counts[layer] += 1
     return counts
 
 

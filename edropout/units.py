@@ -70,7 +70,7 @@ class Units:
             raise ValueError(f"{type(model).__name__} has no unit that can be pruned")
         self.num_units = sum(self.sizes.values())
         if linear and not hidden_linear and [*self.sizes] == [linear[-1].target]:
-            warnings.warn(f"{type(model).__name__} has no filters that can be dropped: its units are the "
+            warnings.warn(f"{type(model).__name__} has no filters to drop besides those of a stem: its units are the "
                           f"{self.num_units} inputs of its last linear layer alone", stacklevel=2)  # fmt: skip
 
     def split(self, state: Tensor) -> dict[str, Tensor]:

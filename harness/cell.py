@@ -244,8 +244,10 @@ def sentence(error: Exception, recipe: Mapping[str, Any]) -> str:
     if isinstance(error, torch.OutOfMemoryError | measure.EvaluationMemoryError):
         key = "batch_size" if isinstance(error, torch.OutOfMemoryError) else "eval_batch_size"
         now = recipe.get(key, getattr(Recipe, key, None))
+        if now == 1:
+            return f"CUDA ran out of memory with a single image: the network needs a larger GPU ({text[:200]})"
         return (
-            f"CUDA ran out of memory: set {key} in the dataset's recipe in config.yaml to {max(1, now // 2)},"
+            f"CUDA ran out of memory: set {key} in the dataset's recipe in config.yaml to {now // 2},"
             f" now it is {now} ({text[:200]})"
         )
     return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"

@@ -25,6 +25,22 @@ class DeviceError(ValueError):
     """A device that was asked for and is not there, or a variable that is no number."""
 
 
+def wanted_device() -> str:
+    """What EDROPOUT_DEVICE asks for: `auto`, `cpu` or `cuda`.
+
+    Raises:
+        DeviceError: it says something else.
+    """
+    return _known(os.environ.get("EDROPOUT_DEVICE") or "auto")
+
+
+def _known(wanted: str) -> str:
+    if wanted not in DEVICES:
+        known = ", ".join(DEVICES)
+        raise DeviceError(f"device '{wanted}' was asked for: use {known}, and CUDA_VISIBLE_DEVICES to choose GPUs")
+    return wanted
+
+
 def choose_device(wanted: str) -> torch.device:
     """The device of this job.
 
@@ -39,9 +55,7 @@ def choose_device(wanted: str) -> torch.device:
     """
     import torch
 
-    if wanted not in DEVICES:
-        known = ", ".join(DEVICES)
-        raise DeviceError(f"device '{wanted}' was asked for: use {known}, and CUDA_VISIBLE_DEVICES to choose GPUs")
+    _known(wanted)
     available = torch.cuda.is_available()
     if wanted == "cpu" or (wanted == "auto" and not available):
         return torch.device("cpu")
@@ -118,6 +132,4 @@ def count_gpus() -> int:
 
 def slots() -> int:
     """Jobs that may use the GPUs of this machine at the same time; 0 if there is none or EDROPOUT_DEVICE is `cpu`."""
-    if os.environ.get("EDROPOUT_DEVICE") == "cpu":
-        return 0
-    return count_gpus() * jobs_per_gpu()
+    return 0 if wanted_device() == "cpu" else count_gpus() * jobs_per_gpu()

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import plan
+from harness.devices import DeviceError, wanted_device
 from harness.files import read_json, write_text
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ TRAINING_EXAMPLES = {
 """Training examples after the validation split, shape of an image, classes; for `imagefolder` a guess."""
 PHOTO = (500, 375)
 """Width and height of the JPEG file whose reading is timed, those of an average image of ImageNet."""
-PHOTOS = ("flowers", "imagenet")
+PHOTOS = {"flowers": 8_189, "imagenet": 1_331_167, "imagefolder": 62_500}
+"""All images of the datasets that come as files: they stay files if they would take too much memory decoded."""
 CALIBRATION = Path("results/calibration.json")
 CPU_PIXELS = 8 * 224 * 224
 """Pixels of a timed step on a CPU, where a whole batch of large images takes minutes and tens of gigabytes."""
@@ -64,8 +66,14 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     costs, kept = relative_costs(config), read_json(CALIBRATION)
-    unit, machine = describe_machine()
-    timed = kept.setdefault(machine, {})
+    try:
+        unit, machine = describe_machine()
+    except DeviceError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if not isinstance(kept.get(machine), dict):
+        kept[machine] = {}
+    timed = kept[machine]
     print(f"{unit} on {machine}; disk is that of the results, without the datasets")
     print(f"{'table':20} {'cells':>6} {'done':>6} {'hours left':>11} {'disk':>9}  methods without a measured cost")
     for table in arguments.tables or config["tables"]:
@@ -78,8 +86,7 @@ def device_of_jobs() -> torch.device:
     """Where the trainers of this machine run; takes no slot."""
     import torch
 
-    wanted = os.environ.get("EDROPOUT_DEVICE", "auto")
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+    return torch.device("cuda" if wanted_device() != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def describe_machine() -> tuple[str, str]:
@@ -91,7 +98,7 @@ def describe_machine() -> tuple[str, str]:
     gpu = device_of_jobs().type == "cuda"
     name = torch.cuda.get_device_name() if gpu else processor()
     unit = "GPU-hours" if gpu else "hours of jobs with the threads of their recipes"
-    return unit, f"{name}, PyTorch {torch.__version__}"
+    return unit, f"{name}, {os.cpu_count()} cores, PyTorch {torch.__version__}"
 
 
 def line(config: plan.Config, table: str, costs: Mapping[str, float], timed: dict[str, float], steps: int) -> str:
@@ -159,14 +166,14 @@ def cost_of_dense(cell: plan.Cell, timed: dict[str, float], steps: int) -> tuple
     torch.set_num_threads(recipe.threads)
     make_deterministic(device)
     model = models.build(cell["model"], num_classes=classes, input_shape=(channels, *size))
-    kinds = (recipe.batch_size, recipe.optimizer, recipe.precision, recipe.threads)
+    kinds = (recipe.batch_size, recipe.optimizer, recipe.precision, recipe.threads, steps)
     key = json.dumps([cell["model"], size, *kinds], sort_keys=True)
     if key not in timed:
         model = model.to(device, memory_format=torch.channels_last)
         timed[key] = time_batch(model, recipe, (channels, *size), classes, steps)
     examples = data.get("train_examples", examples)
     epoch = timed[key] * -(-examples // recipe.batch_size)
-    if data["source"] in PHOTOS and examples * channels * size[0] * size[1] > DECODED_BYTES:
+    if PHOTOS.get(data["source"], 0) * channels * size[0] * size[1] > DECODED_BYTES:
         if (photo := f"photo {size[0]}") not in timed:
             timed[photo] = time_photo(size[0])
         reading = timed[photo] * examples / recipe.threads

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import os
@@ -34,8 +35,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
 def sweep(path: Path, idle_seconds: float = 3600) -> None:
     """Remove what killed processes left of writing `path`: hidden neighbours that nobody changed for so long."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        if time.time() - left.stat().st_mtime > idle_seconds:
-            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # Its own process may be about to rename it.
+            if time.time() - left.stat().st_mtime > idle_seconds:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def _umask() -> int:

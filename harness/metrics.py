@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -18,6 +19,15 @@ class EvaluationMemoryError(RuntimeError):
     """The GPU's memory does not hold a batch of the evaluation."""
 
 
+@contextlib.contextmanager
+def _in_evaluation() -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise EvaluationMemoryError(str(error)) from error
+
+
+@_in_evaluation()
 @torch.no_grad()
 def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Any]:
     """Loss and top-k accuracy as means over examples, in evaluation mode.
@@ -28,15 +38,15 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict
 
     Returns:
         `loss` (mean cross-entropy), `top1`, `top3`, `top5` (fractions; k capped at the number of classes), `examples`.
+
+    Raises:
+        EvaluationMemoryError: a batch does not fit into the GPU's memory.
     """
     was_training = model.training
     model.eval()
     loss_sum, correct, examples = 0.0, dict.fromkeys(TOP, 0), 0
     for x, y in batches:
-        try:
-            logits = model(x.contiguous(memory_format=torch.channels_last)).float()
-        except torch.OutOfMemoryError as error:
-            raise EvaluationMemoryError(str(error)) from error
+        logits = model(x.contiguous(memory_format=torch.channels_last)).float()
         loss_sum += functional.cross_entropy(logits, y, reduction="sum").double().item()
         ranked = logits.topk(min(max(TOP), logits.shape[1]), dim=1).indices == y[:, None]
         for k in TOP:

@@ -142,7 +142,7 @@ def _check_values(value: Any, path: tuple[str, ...] = ()) -> None:
 def _require(name: str, section: Config, asker: str, noun: str) -> None:
     if name not in section:
         near = difflib.get_close_matches(name, section, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"the config has {', '.join(section)}"
+        hint = f"did you mean '{near[0]}'?" if near else f"the config has {', '.join([*section][:10])}"
         raise ConfigError(f"{asker} names {noun} '{name}', which is not defined: {hint}")
 
 

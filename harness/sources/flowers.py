@@ -96,8 +96,8 @@ def _unpack(archive: Path, folder: Path) -> None:
                 if not folder.is_dir():
                     raise
         sync_folder(folder.parent)
-        sweep(folder)
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise DataError(f"{archive} is truncated or damaged ({error}): delete it and start again") from error
     except OSError as error:
         raise DataError(f"{archive} cannot be unpacked ({error}): free some disk space") from error
+    sweep(folder)

@@ -9,6 +9,9 @@ import torch
 from networks import ARCHITECTURES, build, disturb, random_kept, relative_difference, small_network
 from torch import nn
 
+from edropout import EDropout, Units
+from edropout.energy import energy
+from edropout.graph import trace
 from edropout.subnetwork import kept_units, mask_, prune
 
 
@@ -135,17 +138,37 @@ def test_a_weight_that_is_read_outside_of_its_layer_is_not_cut() -> None:
     assert relative_difference(smaller(x).detach(), model(x).detach()) < 1e-6
 
 
-class ChecksAShape(nn.Module):
+class Odd(nn.Module):
     """Control flow on a size, which torch.fx cannot follow."""
 
-    def __init__(self) -> None:
+    def __init__(self, layer: nn.Module | None = None) -> None:
         super().__init__()
-        self.layer = nn.Conv2d(6, 6, 1)
+        self.layer = nn.Conv2d(6, 6, 1) if layer is None else layer
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.shape[2] < 2:
             raise ValueError("too small")
+        return self.work(x)
+
+    def work(self, x: torch.Tensor) -> torch.Tensor:
         return self.layer(x).sigmoid()
+
+
+class Caches(Odd):
+    cache: torch.Tensor | None = None
+
+    def work(self, x: torch.Tensor) -> torch.Tensor:
+        self.cache = x
+        return self.layer(x).sigmoid() + self.cache
+
+
+class CachesBefore(Odd):
+    cache: torch.Tensor | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.cache is None:
+            self.cache = x.new_ones(x.shape[1:])
+        return super().forward(x) + self.cache
 
 
 class DropsPaths(nn.Module):
@@ -155,15 +178,60 @@ class DropsPaths(nn.Module):
         return x * x.new_ones(()).bernoulli_(0.5) if self.training else x
 
 
-@pytest.mark.parametrize("odd", [ChecksAShape(), DropsPaths()], ids=lambda odd: type(odd).__name__)
+class ChangesItsInput(Odd):
+    def work(self, x: torch.Tensor) -> torch.Tensor:
+        return x.add_(1.0)
+
+
+class Around(nn.Module):
+    """A stem, a layer, an odd module beside its own shortcut, and a head."""
+
+    def __init__(self, odd: nn.Module) -> None:
+        super().__init__()
+        self.stem, self.before = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 6, 3, padding=1)
+        self.norm, self.odd, self.after, self.head = nn.BatchNorm2d(6), odd, nn.Conv2d(6, 6, 1), nn.Linear(6, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.norm(self.before(self.stem(x)))
+        x = self.odd(x) + x
+        return self.head(self.after(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("odd", [Odd(), Caches(), CachesBefore(), DropsPaths()], ids=lambda odd: type(odd).__name__)
 def test_a_module_that_cannot_be_followed_is_kept_whole(odd: nn.Module) -> None:
     torch.manual_seed(0)
-    model = disturb(small_network())
-    model.insert(5, odd)
-    model = model.double()
-    x = torch.randn(4, 3, 8, 8, dtype=torch.float64)
-    kept = random_kept(model)
-    assert "5.layer" not in kept and not kept["2"].all()
-    smaller = prune(model, kept, x).eval()
-    mask_(model, kept)
+    model = disturb(Around(odd)).double()
+    graph, modules = trace(model)
+    assert graph.whole == {"odd"} and modules["odd"] is odd
+    x, y = torch.randn(4, 3, 8, 8, dtype=torch.float64), torch.arange(4)
+    search = EDropout(model, workers=2)
+    search.loss(x, y)
+    odd.cache = None  # a tensor with history cannot be copied
+    for state, found in zip(search.population, search.energies, strict=True):
+        masked = copy.deepcopy(model)
+        mask_(masked, search.units.kept(state))
+        masked.odd.eval()
+        assert abs(energy(masked(x), y) - found).item() < 1e-10
+    smaller = prune(model, search.units.kept(search.best_state), x).eval()
+    mask_(model, search.units.kept(search.best_state))
     assert relative_difference(smaller(x).detach(), model.eval()(x).detach()) < 1e-10
+
+
+def test_layers_that_share_parameters_are_not_cut() -> None:
+    for tie in ("layer", "weight"):
+        model = Around(Odd())
+        if tie == "layer":
+            model.odd.layer = model.after
+        else:
+            model.odd.layer.weight = model.after.weight
+        assert Units(model).sizes.keys() == {"before", "head"}
+        with pytest.raises(ValueError, match="'after' cannot be cut exactly"):
+            prune(model, {"after": torch.arange(6) > 1}, torch.randn(2, 3, 8, 8))
+
+
+def test_what_cannot_be_followed_exactly_is_refused() -> None:
+    x = torch.randn(2, 3, 8, 8)
+    with pytest.raises(ValueError, match="'odd' changes a value in place that others read"):
+        prune(Around(ChangesItsInput()), {"before": torch.arange(6) > 1}, x)
+    with pytest.raises(ValueError, match=r"torch.fx cannot follow it"):
+        Units(Around(Odd(nn.BatchNorm2d(6))))

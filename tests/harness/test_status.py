@@ -93,8 +93,8 @@ def test_few_large_images_are_timed_on_a_cpu_and_fewer_if_memory_is_short(monkey
     assert len(shapes) == len(timed) and seconds == 0.5 * batch_size * 20 * 2
 
 
-@pytest.mark.parametrize(("device", "hours"), [("cpu", 0.5 * 10 + 0.25 * 2000 / 2), ("cuda", 0.25 * 2000 / 2)])
-def test_reading_files_slows_a_cpu_and_bounds_a_gpu(monkeypatch, device, hours):
+@pytest.mark.parametrize(("device", "seconds"), [("cpu", 0.5 * 10 + 0.25 * 2000 / 2), ("cuda", 0.25 * 2000 / 2)])
+def test_reading_files_slows_a_cpu_and_bounds_a_gpu(monkeypatch, device, seconds):
     monkeypatch.setattr(estimate, "device_of_jobs", lambda: torch.device(device))
     monkeypatch.setattr(estimate, "time_batch", lambda *_: 0.5)
     monkeypatch.setattr(estimate, "time_photo", lambda _: 0.25)
@@ -102,7 +102,7 @@ def test_reading_files_slows_a_cpu_and_bounds_a_gpu(monkeypatch, device, hours):
     recipe = {"epochs": 1, "prune_epoch": 1, "batch_size": 200, "threads": 2, "optimizer": {}, "schedule": {}}
     data = {"source": "flowers", "train_examples": 2000, "image_size": 224}
     cell = {"model": "resnet8", "config": {"data": data, "recipe": recipe}}
-    assert estimate.cost_of_dense(cell, {}, steps=1)[0] == hours
+    assert estimate.cost_of_dense(cell, {}, steps=1)[0] == seconds
     small = {**cell, "config": {"data": {**data, "image_size": 32}, "recipe": recipe}}
     assert estimate.cost_of_dense(small, {}, steps=1)[0] == 5
 
@@ -117,6 +117,12 @@ def test_what_was_timed_is_kept_for_the_next_plan(tmp_path, monkeypatch, capsys)
     assert count > 0 and "PyTorch" in first.splitlines()[0]
     assert estimate.main() == 0
     assert capsys.readouterr().out == first and len(calls) == count
+    (tmp_path / "calibration.json").write_text(
+        json.dumps({key: [] for key in estimate.read_json(estimate.CALIBRATION)})
+    )
+    assert estimate.main() == 0 and len(calls) == 2 * count
+    monkeypatch.setenv("EDROPOUT_DEVICE", "cuda:1")
+    assert estimate.main() == 1
 
 
 @pytest.mark.parametrize("content", [[], "x", {"epoch": 1}, {**PROGRESS, "loss": None}])

@@ -48,7 +48,7 @@ def alone(guard):
 
 @contextlib.contextmanager
 def one_sentence():
-    """Ends Snakemake with the sentence of what config.yaml cannot mean, and no traceback."""
+    """Ends Snakemake with the sentence that says what config.yaml cannot mean."""
     try:
         yield
     except plan.ConfigError as error:
