@@ -28,6 +28,7 @@ from torch.utils.data import Dataset
 
 from bench.loader import MEAN, STD, prepare
 from harness import data, models
+from harness.devices import make_deterministic
 from harness.training import Progress, Recipe, run_epochs
 
 SGD = {"lr": 0.01, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}
@@ -82,12 +83,13 @@ def suite_epoch(model: nn.Module, loaded: data.Data, recipe: Recipe, optimizer: 
     )
 
 
-def settings(options: argparse.Namespace, *, suite: bool) -> None:
-    """On a GPU each side runs as its own program does: ours deterministic, timm's with the fastest kernels."""
-    device = torch.device(options.device)
-    if device.type == "cuda":
-        torch.set_deterministic_debug_mode("warn" if suite else "default")
-        torch.backends.cudnn.benchmark = torch.backends.cuda.matmul.allow_tf32 = not suite
+def settings(device: torch.device, *, suite: bool) -> None:
+    """Each side runs as its own program does: ours deterministic, timm's with the fastest kernels."""
+    if suite:
+        make_deterministic(device)
+    else:
+        torch.set_deterministic_debug_mode("default")
+    torch.backends.cudnn.benchmark = torch.backends.cuda.matmul.allow_tf32 = not suite
 
 
 def network(options: argparse.Namespace) -> nn.Module:
@@ -159,7 +161,7 @@ def main() -> None:
         rates: dict[str, list[float]] = {name: [] for name in epochs}
         for number in range(options.rounds + 1):
             for name, (epoch, batches) in epochs.items():
-                settings(options, suite=name == "suite")
+                settings(torch.device(options.device), suite=name == "suite")
                 started = time.perf_counter()
                 epoch()
                 if options.device != "cpu":

@@ -168,7 +168,7 @@ _KINDS = {
 
 @contextmanager
 def _unchanged(model: nn.Module) -> Iterator[None]:
-    """Takes back what is assigned to attributes of modules: to follow a network is to run its code on stand-ins."""
+    """Takes back what is assigned to attributes of modules, their mode too: following a network runs its code."""
     own = [vars(part) for part in model.modules()]
     tables = [*own, *(entries[name] for entries in own for name in ("_parameters", "_buffers") if name in entries)]
     saved = [(table, dict(table)) for table in tables]
@@ -181,7 +181,8 @@ def _unchanged(model: nn.Module) -> Iterator[None]:
 
 
 def _steps(model: nn.Module, tracer: _Tracer, *, training: bool) -> list[Step]:
-    with _unchanged(model), mode(model, training=training):
+    with _unchanged(model):
+        model.train(training)
         try:
             optional = {
                 name: parameter.default

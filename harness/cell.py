@@ -27,7 +27,7 @@ from harness import checkpoint, distributed, models, provenance, pruning, result
 from harness import data as datasets
 from harness import metrics as measure
 from harness.code import digest
-from harness.devices import choose_device, make_deterministic
+from harness.devices import choose_device, make_deterministic, wanted_device
 from harness.files import replacing
 from harness.phase import Interrupted, Run
 from harness.run import STOPPED, end_with_parent, error_file, parse
@@ -95,7 +95,7 @@ def run_cell(arguments: Any, run: Run) -> dict[str, Any]:
     """Everything between the command line and the result; of several processes the leader alone has one."""
     cell, folder = arguments.cell, arguments.out.parent
     recipe = Recipe(**cell["config"]["recipe"])
-    device = choose_device(arguments.device)
+    device = choose_device(arguments.device or wanted_device())
     distributed.start(device)
     torch.set_num_threads(recipe.threads)
     make_deterministic(device)
@@ -243,7 +243,7 @@ def sentence(error: Exception, recipe: Mapping[str, Any]) -> str:
     text = " ".join(str(error).split()) or "no message"
     if isinstance(error, torch.OutOfMemoryError | measure.EvaluationMemoryError):
         key = "batch_size" if isinstance(error, torch.OutOfMemoryError) else "eval_batch_size"
-        now = recipe.get(key, getattr(Recipe, key, None))
+        now = recipe.get(key, Recipe.eval_batch_size)
         if now == 1:
             return f"CUDA ran out of memory with a single image: the network needs a larger GPU ({text[:200]})"
         return (

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import plan
-from harness.devices import DeviceError, wanted_device
+from harness.devices import DeviceError, make_deterministic, wanted_device
 from harness.files import read_json, write_text
 
 if TYPE_CHECKING:
@@ -62,15 +62,11 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         config = plan.read(arguments.configfile, arguments.tables)
-    except plan.ConfigError as error:
+        unit, machine = describe_machine()
+    except (plan.ConfigError, DeviceError) as error:
         print(error, file=sys.stderr)
         return 1
     costs, kept = relative_costs(config), read_json(CALIBRATION)
-    try:
-        unit, machine = describe_machine()
-    except DeviceError as error:
-        print(error, file=sys.stderr)
-        return 1
     if not isinstance(kept.get(machine), dict):
         kept[machine] = {}
     timed = kept[machine]
@@ -155,7 +151,6 @@ def cost_of_dense(cell: plan.Cell, timed: dict[str, float], steps: int) -> tuple
     import torch
 
     from harness import models
-    from harness.devices import make_deterministic
     from harness.sources.store import DECODED_BYTES
     from harness.training import Recipe
 

@@ -32,6 +32,8 @@ KNOWN_MODELS = {
 
 DEPTH = 10
 """Levels of a configuration: more than any key needs, and an end for an alias that holds itself."""
+NAMED = 10
+"""Entries of a section that are named at most where one is missing."""
 
 Config = Mapping[str, Any]
 Cell = dict[str, Any]
@@ -142,7 +144,8 @@ def _check_values(value: Any, path: tuple[str, ...] = ()) -> None:
 def _require(name: str, section: Config, asker: str, noun: str) -> None:
     if name not in section:
         near = difflib.get_close_matches(name, section, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"the config has {', '.join([*section][:10])}"
+        known = ", ".join([*section][:NAMED]) + (", ..." if len(section) > NAMED else "")
+        hint = f"did you mean '{near[0]}'?" if near else f"the config has {known}"
         raise ConfigError(f"{asker} names {noun} '{name}', which is not defined: {hint}")
 
 

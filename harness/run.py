@@ -50,11 +50,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--start", type=Path, help="also write the weights at recipe.prune_epoch to this file")
     add("--code", default="", help="hash of the method's code: checkpoints of other code are not used")
     add("--tables", default="", help="comma-separated tables that the cell belongs to (for Weights & Biases)")
-    add(
-        "--device",
-        default=os.environ.get("EDROPOUT_DEVICE", "auto"),
-        help="auto, cpu or cuda; default EDROPOUT_DEVICE or auto",
-    )
+    add("--device", help="auto, cpu or cuda; what EDROPOUT_DEVICE says unless given")
     return parser.parse_args(arguments)
 
 

@@ -131,7 +131,7 @@ def recipe_threads(wildcards):
 
 def recipe_gpus(wildcards):
     """GPUs of a job: one for each of its processes, or none if EDROPOUT_DEVICE says so."""
-    return 0 if os.environ.get("EDROPOUT_DEVICE") == "cpu" else recipe_of(wildcards).get("processes", 1)
+    return 0 if devices.wanted_device() == "cpu" else recipe_of(wildcards).get("processes", 1)
 
 
 def table_cells(table):
