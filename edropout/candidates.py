@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from edropout.compact import CompactRunner
 from edropout.energy import energy
-from edropout.graph import Step, mode, set_switches
+from edropout.graph import Step, mode
 from edropout.layout import Structure
+from edropout.tracing import set_switches
 from edropout.units import Units
 
 # The number of states from which computing all filters of a first layer pays.
@@ -72,7 +73,7 @@ class Candidates:
         values: dict[str, Any] = {self.shared[0].name: x}
         plan = self.structure.plan({}, dense=self.dense)
         asked = {name for step in self.own for name in step.reads}
-        runner.run(self.shared, values, plan, own=self.dense - asked - {self.shared[0].name})
+        runner.run(self.shared, values, plan, own=self.dense - asked)
         return {name: value for name, value in values.items() if name in asked}
 
     def _first_layers(self, runner: CompactRunner, values: dict[str, Any]) -> dict[str, Tensor]:

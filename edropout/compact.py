@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from edropout.channels import add_channels, cut_vector, cut_weight, take_channels
-from edropout.graph import Step, caller, substitute
+from edropout.graph import Step, addresses, caller, substitute
 from edropout.layout import Layout, Plan, Structure, source_positions
 from edropout.norm import groups_of_pixels, normalise, normalise_by_batch_
 
@@ -56,9 +56,10 @@ class CompactRunner:
             steps: Part of the graph, in order.
             values: Values of the earlier steps; entries are removed after their last reader.
             plan: What is left of each layer.
-            own: Names of the values that may be overwritten or removed; None for those that this call makes.
+            own: Names of the values that may be overwritten or removed; None for those that this call computes.
         """
         made = {step.name for step in steps} if own is None else own
+        made = made - {step.name for step in steps if step.kind in ("input", "attribute")}
         value = None
         for step in steps:
             if step.kind == "input":
@@ -89,8 +90,8 @@ class CompactRunner:
             return self._linear(step, read[step.reads[0]], plan)
         if role == "flatten":
             return torch.flatten(read[step.reads[0]], 1)
-        if self.candidate:
-            read = {name: self._owned(value, name, values, made) for name, value in read.items()}
+        if self.candidate and step.name in self.structure.graph.in_place:
+            read = {name: self._owned(value, values, made) for name, value in read.items()}
         args, kwargs = substitute((step.args, dict(step.kwargs)), lambda ref: read[ref.name])
         if step.kind == "output":
             return args[0]
@@ -106,9 +107,10 @@ class CompactRunner:
         positions = self._positions(plan, name, plan.wanted[step.name, name])
         return value if positions is None else take_channels(value, positions)
 
-    def _owned(self, value: Any, name: str, values: Mapping[str, Any], made: set[str] | frozenset[str]) -> Any:
-        """Copies what other candidates read too, as the step might work in place."""
-        return value.clone() if isinstance(value, Tensor) and name not in made and value is values[name] else value
+    def _owned(self, value: Any, values: Mapping[str, Any], made: set[str] | frozenset[str]) -> Any:
+        """Copies what a step that works in place would change for others: values that this run did not make."""
+        place = addresses(value) if isinstance(value, Tensor) else set()
+        return value.clone() if any(place & addresses(values[name]) for name in values.keys() - made) else value
 
     def _positions(self, plan: Plan, name: str, wanted: Layout) -> Tensor | None:
         held = plan.layouts[name]
@@ -130,7 +132,7 @@ class CompactRunner:
         places = (narrow < held).nonzero().squeeze(1)
         part = values[other] if len(places) == held else take_channels(values[other], narrow[places])
         fresh = full is not values[one]
-        alone = sum(isinstance(v, Tensor) and v.data_ptr() == full.data_ptr() for v in values.values()) == 1
+        alone = sum(bool(addresses(full) & addresses(value)) for value in values.values()) == 1
         unread = self.candidate and alone and one in made and self.last[one] == step.name
         return add_channels(full, part, places, in_place=fresh or unread)
 

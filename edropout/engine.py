@@ -9,8 +9,8 @@ from edropout import distributed
 from edropout.candidates import Candidates
 from edropout.compact import CompactRunner
 from edropout.evaluation import parameter_counts
-from edropout.graph import record_shapes, set_switches, trace
 from edropout.layout import Plan, Structure
+from edropout.tracing import record_shapes, set_switches, trace
 from edropout.units import Units
 
 

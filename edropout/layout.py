@@ -49,9 +49,7 @@ class Structure:
         self.graph = graph
         self.roles = roles(graph, modules)
         self.users = graph.users()
-        for step in graph.steps:
-            if self.roles[step.name] == "opaque" and step.name in graph.in_place:
-                self._check_alone(step)
+        self._check_changes()
         self.partners = norm_partners(graph, modules)
         self.sizes: dict[str, int] = {}
         self.groups: dict[str, int] = {}
@@ -65,10 +63,16 @@ class Structure:
         self.sources = {step.name: step.reads[0] for step in graph.steps if step.reads}
         self.partner_of = {norm: conv for conv, norms in self.partners.items() for norm in norms}
 
-    def _check_alone(self, step: Step) -> None:
-        """Raises ValueError if others see what an unknown operation changes: it works on a copy with all channels."""
-        if any(len(self.users[name]) > 1 for name in step.reads):
-            raise ValueError(f"nothing can be pruned exactly: '{step.name}' changes a value in place that others read")
+    def _check_changes(self) -> None:
+        """Raises ValueError if a change in place is read under another name than that of the step that makes it."""
+        for number, step in enumerate(self.graph.steps):
+            changed = self.graph.in_place.get(step.name, set())
+            before = {made.name for made in self.graph.steps[:number] if self.graph.memory[made.name] & changed}
+            after = [later for later in self.graph.steps[number + 1 :] if self.roles[later.name] != "size"]
+            if before and any(name in before for later in after for name in later.reads):
+                raise ValueError(
+                    f"nothing can be pruned exactly: '{step.name}' changes a value in place that others read"
+                )
 
     def channels(self, name: str) -> int:
         """Number of channels (or features) of the full tensor that step `name` makes."""

@@ -10,22 +10,29 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from edropout.graph import CONVOLUTIONS, Graph, Ref, Step
+from edropout.graph import Graph, Ref, Step
+from edropout.tracing import CONVOLUTIONS
 
 # A channel that is zero everywhere leaves these as zero, and no channel sees another one.
 ZERO_KEEPING_MODULES = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.RReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Tanh,
     nn.Hardswish, nn.Softsign, nn.Hardshrink, nn.Softshrink, nn.Tanhshrink, nn.Identity,
     nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d,
-    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d,
-    nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
-    nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
 )  # fmt: skip
+# As above if as many axes follow that of the channels; with one axis less, the channels are pooled or padded.
+SPATIAL_MODULES = {
+    1: (nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d, nn.ConstantPad1d),
+    2: (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.ConstantPad2d),
+    3: (nn.MaxPool3d, nn.AvgPool3d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d, nn.ConstantPad3d),
+}
 ZERO_KEEPING_FUNCTIONS = (
     torch.relu, torch.relu_, F.relu, F.relu_, F.relu6, F.leaky_relu, F.elu, F.selu, F.celu, F.gelu, F.silu, F.mish,
     torch.tanh, F.tanh, F.hardswish, F.softsign, F.dropout, F.dropout2d,
-    F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d, torch.adaptive_avg_pool1d,
 )  # fmt: skip
+SPATIAL_FUNCTIONS = {
+    1: (torch.adaptive_avg_pool1d,),
+    2: (F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d),
+}
 ZERO_KEEPING_METHODS = ("relu", "relu_", "tanh", "contiguous", "clone", "float", "half", "double")
 ADDITIONS = (operator.add, operator.iadd, torch.add)
 PRODUCTS = (operator.mul, operator.imul, torch.mul)
@@ -50,14 +57,12 @@ def is_norm(module: nn.Module) -> bool:
     return isinstance(module, _BatchNorm) and all(isinstance(entry, ZERO_KEEPING_MODULES) for entry in inside)
 
 
-def is_zero_keeping(module: nn.Module) -> bool:
-    """True if a zero channel stays zero in `module` and channels do not mix."""
-    if isinstance(module, (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)):
-        return module.value == 0
+def is_zero_keeping(module: nn.Module, shape: torch.Size) -> bool:
+    """True if a zero channel of an input of this shape stays zero in `module` and channels do not mix."""
     if isinstance(module, nn.Hardtanh):
         return module.min_val <= 0 <= module.max_val
-    if isinstance(module, (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)) and module.return_indices:
-        return False
+    if isinstance(module, SPATIAL_MODULES.get(len(shape) - 2, ())):
+        return getattr(module, "value", 0) == 0  # of a constant padding
     return isinstance(module, ZERO_KEEPING_MODULES)
 
 
@@ -109,10 +114,10 @@ def roles(graph: Graph, modules: Mapping[str, nn.Module]) -> dict[str, str]:
         role = "opaque"
         if step.kind == "module" and calls[step.target] == 1:
             role = _module_role(step, modules[step.target], graph, partnered)
-        elif step.kind == "module" and is_zero_keeping(modules[step.target]):
-            role = "pointwise"
+        elif step.kind == "module":
+            role = _pointwise_or_opaque(step, modules[step.target], graph)
         elif step.kind in ("function", "method"):
-            role = _function_role(step, graph, {s.name: s for s in graph.steps})
+            role = _function_role(step, graph)
         found[step.name] = role
     return found
 
@@ -128,7 +133,12 @@ def _module_role(step: Step, module: nn.Module, graph: Graph, partnered: set[str
         return "norm" if step.target in partnered else "opaque"
     if isinstance(module, nn.Flatten) and _flattens(step, graph):
         return "flatten"
-    return "pointwise" if is_zero_keeping(module) and step.name in graph.shapes else "opaque"
+    return _pointwise_or_opaque(step, module, graph)
+
+
+def _pointwise_or_opaque(step: Step, module: nn.Module, graph: Graph) -> str:
+    shapes = [graph.shapes.get(name) for name in (*step.reads, step.name)]
+    return "opaque" if None in shapes or not is_zero_keeping(module, shapes[0]) else "pointwise"
 
 
 def _flattens(step: Step, graph: Graph) -> bool:
@@ -136,7 +146,7 @@ def _flattens(step: Step, graph: Graph) -> bool:
     return before is not None and len(before) > 1 and after == (before[0], before[1:].numel())
 
 
-def _function_role(step: Step, graph: Graph, by_name: Mapping[str, Step]) -> str:
+def _function_role(step: Step, graph: Graph) -> str:
     shapes = [graph.shapes.get(name) for name in step.reads]
     out = graph.shapes.get(step.name)
     if step.target in ("size", "dim") or (step.target is getattr and step.args[1] in ("shape", "device", "dtype")):
@@ -145,7 +155,7 @@ def _function_role(step: Step, graph: Graph, by_name: Mapping[str, Step]) -> str
         return "opaque"
     if step.target in (torch.flatten, "flatten", "view", "reshape", torch.reshape) and _flattens(step, graph):
         return "flatten"
-    if step.target in ZERO_KEEPING_FUNCTIONS or step.target in ZERO_KEEPING_METHODS:
+    if step.target in (*ZERO_KEEPING_FUNCTIONS, *ZERO_KEEPING_METHODS, *SPATIAL_FUNCTIONS.get(len(shapes[0]) - 2, ())):
         return "pointwise"
     if step.target in ("mean", torch.mean) and _spatial_mean(step, len(shapes[0])):
         return "pointwise"

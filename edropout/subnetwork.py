@@ -8,10 +8,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from edropout.graph import Graph, record_shapes, trace
+from edropout.graph import Graph
 from edropout.layout import Plan, Structure
 from edropout.roles import call_counts, is_convolution, is_linear, norm_partners
 from edropout.smaller import SmallerNetwork, cut_module, inflate_module, smaller_steps
+from edropout.tracing import record_shapes, trace
 
 
 def mask_(model: nn.Module, kept: Mapping[str, Tensor]) -> None:

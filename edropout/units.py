@@ -8,8 +8,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from edropout.graph import Graph, Step, trace
+from edropout.graph import Graph, Step
 from edropout.roles import call_counts, is_convolution, is_linear, norm_partners
+from edropout.tracing import trace
 
 
 class Units:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from edropout import EDropout, mask_
+from edropout.energy import energy
 from edropout.units import Units
 
 # name -> side of a small input that the architecture accepts
@@ -75,3 +79,13 @@ def random_kept(model: nn.Module, kept_ratio: float = 0.5, **options: bool) -> d
 def relative_difference(one: Tensor, other: Tensor) -> float:
     """Largest absolute difference over the largest absolute value."""
     return ((one - other).abs().max() / other.abs().max()).item()
+
+
+def assert_energies_of_masked_networks(search: EDropout, x: Tensor, y: Tensor) -> None:
+    """Takes a step of a new search in float64 and compares the energy of each state with its masked network's."""
+    start = copy.deepcopy(search.model)
+    search.loss(x, y)
+    for state, found in zip(search.population, search.energies, strict=True):
+        masked = copy.deepcopy(start)
+        mask_(masked, search.units.kept(state))
+        assert abs(energy(masked(x), y) - found).item() < 1e-10

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from edropout.graph import record_shapes, trace
 from edropout.kept_step import kept_numbers
 from edropout.layout import Structure
+from edropout.tracing import record_shapes, trace
 
 
 @pytest.mark.parametrize("between", [[], [nn.Dropout()], [nn.Dropout(), nn.ReLU()]], ids=len)

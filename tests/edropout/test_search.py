@@ -7,7 +7,7 @@ import hashlib
 
 import pytest
 import torch
-from networks import build, disturb, small_network
+from networks import assert_energies_of_masked_networks, build, disturb, small_network
 from torch import Tensor, nn
 
 from edropout import EDropout, Units, evolution, mask_
@@ -92,11 +92,7 @@ def test_energies_are_those_of_the_masked_network() -> None:
     model = build("resnet18").double().train()
     search = EDropout(model)
     x, y = torch.randn(4, 3, 32, 32, dtype=torch.float64), torch.arange(4)
-    search.loss(x, y)
-    for state, value in zip(search.population, search.energies, strict=True):
-        masked = copy.deepcopy(model)
-        mask_(masked, search.units.kept(state))
-        assert abs(energy(masked(x), y).item() - value.item()) < 1e-10
+    assert_energies_of_masked_networks(search, x, y)
 
 
 class IdentityShortcut(nn.Module):
@@ -117,11 +113,7 @@ class IdentityShortcut(nn.Module):
 def test_values_that_states_share_outlive_their_last_reader_among_the_shared_steps() -> None:
     model = IdentityShortcut().double().train()
     search, (x, y) = EDropout(model), batch(dtype=torch.float64)
-    search.loss(x, y)
-    for state, value in zip(search.population, search.energies, strict=True):
-        masked = copy.deepcopy(model)
-        mask_(masked, search.units.kept(state))
-        assert abs(energy(masked(x), y).item() - value.item()) < 1e-10
+    assert_energies_of_masked_networks(search, x, y)
 
 
 def test_best_energy_never_rises_on_the_same_batch() -> None:
