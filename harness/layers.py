@@ -6,15 +6,12 @@ import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
-CONCATENATIONS = (torch.cat, torch.concat)
-FLATTENINGS = (torch.flatten, "flatten", "view", "reshape", torch.reshape)
-SIZES = ("size", "dim", getattr)
+from edropout.graph import Step
+from edropout.roles import ADDITIONS, roles
+from edropout.tracing import record_shapes, trace
 
 
 @dataclass(frozen=True)
@@ -61,11 +58,6 @@ class Layer:
         return bool(self.readers)
 
 
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, _BatchNorm) or super().is_leaf_module(m, module_qualified_name)
-
-
 class NothingToPrune(ValueError):
     """A network in which a method finds no layer that it may prune."""
 
@@ -74,41 +66,34 @@ def convolutions(model: nn.Module, example: Tensor) -> list[Layer]:
     """The convolutions that the network calls once, in execution order.
 
     Args:
-        model: The network; it is run once in evaluation mode and left as it was.
+        model: The network; it is run in evaluation mode on the first sample and left as it was.
         example: (batch, channels, height, width) on the network's device.
 
     Raises:
         ValueError: torch.fx cannot follow the network.
     """
-    was_training = model.training
-    try:
-        graph = fx.GraphModule(model.eval(), _Tracer().trace(model))
-    except Exception as error:  # torch.fx raises whatever the network's own control flow raises
-        raise ValueError(f"{type(model).__name__} cannot be pruned: torch.fx cannot follow it ({error})") from error
-    with torch.no_grad():
-        ShapeProp(graph).propagate(example[:1])
-    model.train(was_training)
-    modules = dict(graph.named_modules())
-    calls = [node for node in graph.graph.nodes if _is(node, modules, nn.Conv2d)]
-    targets = [node.target for node in calls]
-    residual = any(node.target in ADDITIONS and len(node.all_input_nodes) == 2 for node in graph.graph.nodes)
+    network = _Followed(model, example)
+    calls = [step for step in network.steps.values() if network.is_a(step, nn.Conv2d)]
+    targets = [step.target for step in calls]
+    residual = any(step.target in (*ADDITIONS, "add", "add_") and len(step.reads) == 2
+                   for step in network.steps.values())  # fmt: skip
     found, number = [], 0
-    for node in calls:
-        shortcut = _is_shortcut(node, modules)
+    for step in calls:
+        shortcut = network.is_shortcut(step)
         number += not shortcut
-        if targets.count(node.target) > 1:
+        if targets.count(step.target) > 1:
             continue
-        stem = node.args[0].op == "placeholder"
-        fixed = (stem and residual) or modules[node.target].groups > 1
-        readers = [None] if fixed else list(_readers(node, modules, 0, 1))
+        stem = network.steps[step.reads[0]].kind == "input"
+        fixed = (stem and residual) or network.modules[step.target].groups > 1
+        readers = [None] if fixed else list(network.readers(step))
         found.append(
             Layer(
-                name=node.target,
-                width=modules[node.target].out_channels,
+                name=step.target,
+                width=network.modules[step.target].out_channels,
                 number=0 if shortcut else number,
                 stem=stem,
-                output=_reaches_output(node, modules),
-                norms=tuple(user.target for user in node.users if _is(user, modules, _BatchNorm)),
+                output=network.reaches_output(step),
+                norms=tuple(user.target for user in network.users[step.name] if network.is_a(user, _BatchNorm)),
                 readers=() if None in readers else tuple(readers),
             )
         )
@@ -131,76 +116,68 @@ def inner_layers(model: nn.Module, example: Tensor) -> list[Layer]:
     return layers
 
 
-def _is(node: fx.Node, modules: dict[str, nn.Module], kind: type) -> bool:
-    return node.op == "call_module" and isinstance(modules[node.target], kind)
+class _Followed:
+    """The steps of a network, and questions about who reads whom."""
 
+    def __init__(self, model: nn.Module, example: Tensor) -> None:
+        graph, self.modules = trace(model)
+        record_shapes(graph, model, self.modules, example)
+        self.steps = {step.name: step for step in graph.steps}
+        self.users, self.shapes, self.roles = graph.users(), graph.shapes, roles(graph, self.modules)
 
-def _readers(node: fx.Node, modules: dict[str, nn.Module], start: int, area: int) -> Iterator[Reader | None]:
-    """Follows the filters that `node` holds from channel `start` on; None where something else than a layer reads."""
-    for user in node.users:
-        if user.target in SIZES:
-            continue
-        if _is(user, modules, nn.Linear) or (_is(user, modules, nn.Conv2d) and modules[user.target].groups == 1):
-            yield Reader(user.target, start, area)
-        elif user.target in CONCATENATIONS and _dimension(user) == 1:
-            before = user.args[0][: user.args[0].index(node)]
-            yield from _readers(user, modules, start + sum(_shape(other)[1] for other in before), area)
-        elif _flattens(user, node, modules):
-            pixels = _shape(node)[2:].numel()
-            yield from _readers(user, modules, start * pixels, area * pixels)
-        elif _keeps_channels(user, node, modules):
-            yield from _readers(user, modules, start, area)
-        else:
-            yield None
+    def is_a(self, step: Step, kind: type) -> bool:
+        return step.kind == "module" and isinstance(self.modules[step.target], kind)
 
+    def readers(self, step: Step, start: int = 0, area: int = 1) -> Iterator[Reader | None]:
+        """Follows the filters that `step` holds from channel `start` on; None where anything but a layer reads."""
+        for user in self.users[step.name]:
+            role = self.roles[user.name]
+            if role == "size":
+                continue
+            if role in ("linear", "convolution"):
+                yield Reader(user.target, start, area)
+            elif role == "concatenate":
+                before = user.reads[: user.reads.index(step.name)]
+                yield from self.readers(user, start + sum(self.shapes[name][1] for name in before), area)
+            elif role == "flatten":
+                pixels = self.shapes[step.name][2:].numel()
+                yield from self.readers(user, start * pixels, area * pixels)
+            elif self._keeps_channels(user, step):
+                yield from self.readers(user, start, area)
+            else:
+                yield None
 
-def _reaches_output(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    waiting, seen = [node], {node}
-    while waiting:
-        for user in waiting.pop().users:
-            if user.op == "output":
-                return True
-            if user not in seen and not _has_weights(user, modules):
-                seen.add(user)
-                waiting.append(user)
-    return False
-
-
-def _has_weights(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    return node.op == "call_module" and any(parameter.dim() > 1 for parameter in modules[node.target].parameters())
-
-
-def _shape(node: fx.Node) -> torch.Size | None:
-    return getattr(node.meta.get("tensor_meta"), "shape", None)
-
-
-def _dimension(node: fx.Node) -> int:
-    return node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
-
-
-def _flattens(user: fx.Node, node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    before, after = _shape(node), _shape(user)
-    known = user.target in FLATTENINGS or _is(user, modules, nn.Flatten)
-    return known and len(before) > 2 and after == (before[0], before[1:].numel())
-
-
-def _keeps_channels(user: fx.Node, node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    """True for norms, activations, dropout and pooling: one tensor in, one out, each channel on its own."""
-    before, after = _shape(node), _shape(user)
-    if after is None or after[:2] != before[:2] or len(user.all_input_nodes) != 1 or user.target is operator.getitem:
+    def reaches_output(self, step: Step) -> bool:
+        """True if no layer with weights lies between `step` and the output on some way."""
+        waiting, seen = [step.name], {step.name}
+        while waiting:
+            for user in self.users[waiting.pop()]:
+                if user.kind == "output":
+                    return True
+                if user.name not in seen and not self._has_weights(user):
+                    seen.add(user.name)
+                    waiting.append(user.name)
         return False
-    if user.op != "call_module":
-        return user.op in ("call_function", "call_method")
-    module = modules[user.target]
-    return isinstance(module, _BatchNorm) or not any(True for _ in module.parameters())
 
+    def is_shortcut(self, step: Step) -> bool:
+        """True for a convolution that reads what another one reads as well and goes straight into a sum."""
+        siblings = [user for user in self.users[step.reads[0]] if self.is_a(user, nn.Conv2d)]
+        users = self.users[step.name]
+        if len(siblings) < 2 or len(users) != 1:
+            return False
+        if self.is_a(users[0], _BatchNorm):
+            users = self.users[users[0].name]
+        return all(user.kind != "module" and len(user.reads) == 2 for user in users)
 
-def _is_shortcut(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    """True for a convolution that reads what another one reads as well and goes straight into a sum."""
-    siblings = [user for user in node.args[0].users if _is(user, modules, nn.Conv2d)]
-    users = list(node.users)
-    if len(siblings) < 2 or len(users) != 1:
-        return False
-    if _is(users[0], modules, _BatchNorm):
-        users = list(users[0].users)
-    return all(user.op != "call_module" and len(user.all_input_nodes) == 2 for user in users)
+    def _has_weights(self, step: Step) -> bool:
+        return step.kind == "module" and any(p.dim() > 1 for p in self.modules[step.target].parameters())
+
+    def _keeps_channels(self, user: Step, step: Step) -> bool:
+        """True for norms, activations, dropout and pooling: one tensor in, one out, each channel on its own."""
+        before, after = self.shapes[step.name], self.shapes.get(user.name)
+        if after is None or after[:2] != before[:2] or len(user.reads) != 1 or user.target is operator.getitem:
+            return False
+        if user.kind != "module":
+            return user.kind in ("function", "method")
+        module = self.modules[user.target]
+        return isinstance(module, _BatchNorm) or not any(True for _ in module.parameters())
