@@ -90,14 +90,20 @@ class CompactRunner:
             return self._linear(step, read[step.reads[0]], plan)
         if role == "flatten":
             return torch.flatten(read[step.reads[0]], 1)
+        if self.candidate and step.name in self.structure.apart:
+            if role == "concatenate":
+                return list(read.values())
+            return [self._carry_out(step, {step.reads[0]: part}) for part in read[step.reads[0]]]
         if self.candidate and step.name in self.structure.graph.in_place:
             read = {name: self._owned(value, values, made) for name, value in read.items()}
-        args, kwargs = substitute((step.args, dict(step.kwargs)), lambda ref: read[ref.name])
-        if step.kind == "output":
-            return args[0]
         if step.kind == "module" and self.candidate and isinstance(self.modules[step.target], _BatchNorm):
-            return self._batch_norm(step, args[0], None, made)
-        return self.ordinary(step, args, kwargs)
+            return self._batch_norm(step, read[step.reads[0]], None, made)
+        return self._carry_out(step, read)
+
+    def _carry_out(self, step: Step, read: Mapping[str, Any]) -> Any:
+        """What the network's own code makes of these values."""
+        args, kwargs = substitute((step.args, dict(step.kwargs)), lambda ref: read[ref.name])
+        return args[0] if step.kind == "output" else self.ordinary(step, args, kwargs)
 
     def _read(self, step: Step, name: str, values: Mapping[str, Any], plan: Plan) -> Any:
         """The value of `name` in the layout in which `step` wants it."""
@@ -136,15 +142,17 @@ class CompactRunner:
         unread = self.candidate and alone and one in made and self.last[one] == step.name
         return add_channels(full, part, places, in_place=fresh or unread)
 
-    def _convolve(self, step: Step, x: Tensor, plan: Plan) -> Tensor:
+    def _convolve(self, step: Step, x: Tensor | list[Tensor], plan: Plan) -> Tensor:
+        """Convolves with what is left of the weight; parts of a concatenation that was not carried out add up."""
         module, cut = self.modules[step.target], plan.cuts[step.target]
         weight, bias = cut_weight(module.weight, cut), cut_vector(module.bias, cut)
-        padding = module.padding
-        if module.padding_mode != "zeros":
-            x = F.pad(x, module._reversed_padding_repeated_twice, mode=module.padding_mode)
-            padding = 0
-        convolve = (F.conv1d, F.conv2d, F.conv3d)[weight.ndim - 3]
-        y = convolve(x, weight, bias, module.stride, padding, module.dilation, cut.groups)
+        if isinstance(x, list):
+            weights = weight.split([part.shape[1] for part in x], dim=1)
+            y = _convolution(module, x[0], weights[0], bias, cut.groups)
+            for part, columns in zip(x[1:], weights[1:], strict=True):
+                y += _convolution(module, part, columns, None, cut.groups)
+        else:
+            y = _convolution(module, x, weight, bias, cut.groups)
         return y if cut.select is None else take_channels(y, cut.select)
 
     def _linear(self, step: Step, x: Tensor, plan: Plan) -> Tensor:
@@ -199,3 +207,13 @@ class CompactRunner:
                 module.running_mean.index_copy_(0, rows, mean)
                 module.running_var.index_copy_(0, rows, variance)
         return y
+
+
+def _convolution(module: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+    """A convolution with the geometry of `module`."""
+    padding = module.padding
+    if module.padding_mode != "zeros":
+        x = F.pad(x, module._reversed_padding_repeated_twice, mode=module.padding_mode)
+        padding = 0
+    convolve = (F.conv1d, F.conv2d, F.conv3d)[weight.ndim - 3]
+    return convolve(x, weight, bias, module.stride, padding, module.dilation, groups)

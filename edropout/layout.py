@@ -62,6 +62,7 @@ class Structure:
                 self.sizes[step.target] = modules[step.target].in_features
         self.sources = {step.name: step.reads[0] for step in graph.steps if step.reads}
         self.partner_of = {norm: conv for conv, norms in self.partners.items() for norm in norms}
+        self.apart = {name for step in graph.steps for name in self._apart(step)}
 
     def _check_changes(self) -> None:
         """Raises ValueError if a change in place is read under another name than that of the step that makes it."""
@@ -73,6 +74,20 @@ class Structure:
                 raise ValueError(
                     f"nothing can be pruned exactly: '{step.name}' changes a value in place that others read"
                 )
+
+    def _apart(self, step: Step) -> list[str]:
+        """A concatenation and the pointwise steps up to a convolution that alone reads it and costs less part by part.
+
+        A convolution of concatenated parts is the sum of the convolutions of the parts.
+        """
+        if self.roles[step.name] != "concatenate" or any(len(self.users[name]) > 1 for name in step.reads):
+            return []
+        names = [step.name]
+        while len(users := self.users[names[-1]]) == 1 and self.roles[users[0].name] == "pointwise":
+            names.append(users[0].name)
+        if len(users) != 1 or self.roles[users[0].name] != "convolution":
+            return []
+        return names if self.sizes[users[0].target] * len(step.reads) <= self.channels(step.name) else []
 
     def channels(self, name: str) -> int:
         """Number of channels (or features) of the full tensor that step `name` makes."""
