@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from edropout.compact import CompactRunner
 from edropout.energy import energy
-from edropout.graph import Step, mode
+from edropout.graph import Step
 from edropout.layout import Structure
 from edropout.tracing import set_switches
 from edropout.units import Units
+from edropout.untouched import mode
 
 # The number of states from which computing all filters of a first layer pays.
 WORTH_SHARING = 4
@@ -59,8 +60,8 @@ class Candidates:
         runner = CompactRunner(self.model, self.modules, self.structure, candidate=True, trained_norms=norms)
         x = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
         kept = [self.units.kept(state) for state in states.cpu()]
-        set_switches(self.modules, training=False)
         with mode(self.model, training=False):
+            set_switches(self.modules, self.model)
             with torch.no_grad(), torch.autocast(**self._autocast()):
                 values, steps = self._begin(runner, x), self.own
                 if len(states) >= WORTH_SHARING:

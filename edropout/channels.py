@@ -129,8 +129,8 @@ def _spread(table: Tensor, columns: Tensor | None, count: int) -> Tensor:
 def add_channels(full: Tensor, part: Tensor, places: Tensor, *, in_place: bool) -> Tensor:
     """Adds the channels of `part` to those of `full` at `places`; in place only where nothing else reads `full`."""
     places = places.to(full.device)
-    if full.ndim not in (2, 4) or full.shape[2:] != part.shape[2:]:
-        return full.index_add(1, places, part.expand(*part.shape[:2], *full.shape[2:]))
+    if full.ndim not in (2, 4):
+        return full.index_add(1, places, part)
     if in_place and not torch.is_grad_enabled():
         table = _table(full)
         summed = table.index_add_(1, places, _table(part))

@@ -103,7 +103,12 @@ class CompactRunner:
     def _carry_out(self, step: Step, read: Mapping[str, Any]) -> Any:
         """What the network's own code makes of these values."""
         args, kwargs = substitute((step.args, dict(step.kwargs)), lambda ref: read[ref.name])
-        return args[0] if step.kind == "output" else self.ordinary(step, args, kwargs)
+        if step.kind == "output":
+            return args[0]
+        if step.target == "view" or step.target in self.structure.graph.whole:
+            # The network's own code need not know that its values are channels-last here.
+            args = tuple(arg.contiguous() if isinstance(arg, Tensor) and arg.ndim == 4 else arg for arg in args)
+        return self.ordinary(step, args, kwargs)
 
     def _read(self, step: Step, name: str, values: Mapping[str, Any], plan: Plan) -> Any:
         """The value of `name` in the layout in which `step` wants it."""
@@ -134,6 +139,8 @@ class CompactRunner:
         narrow = self._positions(plan, other, union)
         if narrow is None:
             return operator.add(full, values[other])
+        if full.shape[2:] != values[other].shape[2:] or len(full) != len(values[other]):
+            return operator.add(full, take_channels(values[other], narrow))  # broadcast
         held = values[other].shape[1]
         places = (narrow < held).nonzero().squeeze(1)
         part = values[other] if len(places) == held else take_channels(values[other], narrow[places])

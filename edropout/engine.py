@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -10,7 +12,9 @@ from edropout.candidates import Candidates
 from edropout.compact import CompactRunner
 from edropout.evaluation import parameter_counts
 from edropout.layout import Plan, Structure
-from edropout.tracing import record_shapes, set_switches, trace
+from edropout.observe import first_samples, observe
+from edropout.subnetwork import check_exact
+from edropout.tracing import set_switches, trace
 from edropout.units import Units
 
 
@@ -29,13 +33,27 @@ class Engine:
         self, model: nn.Module, units: Units, x: Tensor, *, workers: int | None, energy_dtype: torch.dtype | None
     ) -> None:
         graph, self.modules = trace(model)
-        record_shapes(graph, model, self.modules, x)
+        observe(graph, model, self.modules, x)
         self.structure = Structure(graph, self.modules)
         self.model, self.units = model, units
-        self.example = x[:1].detach().clone()
+        self.example = first_samples(x)
         self.candidates = Candidates(model, self.modules, self.structure, units, workers=workers, dtype=energy_dtype)
         self.trainer = CompactRunner(model, self.modules, self.structure, candidate=False)
         self._last: tuple[Tensor, Plan] | None = None
+        self._check()
+
+    def _check(self) -> None:
+        """Compares both ways of running, under a random state, with the network itself."""
+        state = torch.rand(self.units.num_units, generator=torch.Generator().manual_seed(0)) < 0.5
+        kept = self.units.kept(self.units.repair_(state))
+        steps, plan = self.structure.graph.steps, self.structure.plan(kept)
+        for runner in (self.trainer, CompactRunner(self.model, self.modules, self.structure, candidate=True)):
+
+            def compute(x: Tensor, runner: CompactRunner = runner) -> Any:
+                set_switches(self.modules, self.model)
+                return runner.run(steps, {steps[0].name: _channels_last(x)}, plan)
+
+            check_exact(self.model, self.modules, kept, self.example, self.structure.partners, compute)
 
     def energies(self, states: Tensor, x: Tensor, y: Tensor, *, known: tuple[Tensor, Tensor] | None) -> Tensor:
         """Energies of states on a batch, averaged over the ranks; each distinct state is computed once.
@@ -73,7 +91,10 @@ class Engine:
         if self._last is None or not torch.equal(self._last[0], state):
             self._last = (state.clone(), self.structure.plan(self.units.kept(state.cpu())))
         plan = self._last[1]
-        x = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
-        set_switches(self.modules, training=self.model.training)
+        set_switches(self.modules, self.model)
         steps = self.structure.graph.steps
-        return self.trainer.run(steps, {steps[0].name: x}, plan), plan
+        return self.trainer.run(steps, {steps[0].name: _channels_last(x)}, plan), plan
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,9 +41,9 @@ class Graph:
 
     Attributes:
         steps: The computation.
-        shapes: After `record_shapes`, the shape of every tensor among the values.
-        memory: After `record_shapes`, where the tensors of each value lie: views of one tensor lie in the same place.
-        in_place: After `record_shapes`, the places that a step changes, for the steps that change what they read.
+        shapes: After `observe`, the shape of every tensor among the values.
+        memory: After `observe`, where the tensors of each value lie: views of one tensor lie in the same place.
+        in_place: After `observe`, the places that a step changes, for the steps that change what they read.
         whole: Names of the modules that could not be followed and run as one step.
         shared: Names of the modules that have a parameter which another module holds too.
     """
@@ -94,18 +93,6 @@ def tensors(value: Any) -> list[Tensor]:
 def addresses(value: Any) -> set[int]:
     """Addresses of the memory in which the tensors of a nested value lie."""
     return {tensor.untyped_storage().data_ptr() for tensor in tensors(value)}
-
-
-@contextmanager
-def mode(model: nn.Module, *, training: bool) -> Iterator[None]:
-    """Puts every module into train or eval mode and restores each module's own mode afterwards."""
-    before = [(module, module.training) for module in model.modules()]
-    model.train(training)
-    try:
-        yield
-    finally:
-        for module, was_training in before:
-            module.training = was_training
 
 
 def execute(

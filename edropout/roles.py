@@ -40,14 +40,22 @@ PRODUCTS = (operator.mul, operator.imul, torch.mul)
 
 def is_convolution(module: nn.Module) -> bool:
     """True for a convolution with a weight of its own and PyTorch's own arithmetic."""
-    kinds = [kind for kind in CONVOLUTIONS if isinstance(module, kind)]
-    return bool(kinds) and type(module).forward is kinds[0].forward and "weight" in module._parameters
+    return _is_own(module, CONVOLUTIONS) and "weight" in module._parameters
 
 
 def is_linear(module: nn.Module) -> bool:
     """True for a linear layer with a weight of its own and PyTorch's own arithmetic."""
-    return (
-        isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward and "weight" in module._parameters
+    return _is_own(module, (nn.Linear,)) and "weight" in module._parameters
+
+
+def _is_own(module: nn.Module, kinds: tuple[type, ...]) -> bool:
+    """True if the module is one of `kinds` and nothing has replaced what they compute."""
+    if "forward" in vars(module):
+        return False
+    computes = ("forward", "_conv_forward")
+    return any(
+        isinstance(module, kind) and all(getattr(type(module), n, None) is getattr(kind, n, None) for n in computes)
+        for kind in kinds
     )
 
 
@@ -59,11 +67,11 @@ def is_norm(module: nn.Module) -> bool:
 
 def is_zero_keeping(module: nn.Module, shape: torch.Size) -> bool:
     """True if a zero channel of an input of this shape stays zero in `module` and channels do not mix."""
-    if isinstance(module, nn.Hardtanh):
+    if _is_own(module, (nn.Hardtanh,)):
         return module.min_val <= 0 <= module.max_val
-    if isinstance(module, SPATIAL_MODULES.get(len(shape) - 2, ())):
+    if _is_own(module, SPATIAL_MODULES.get(len(shape) - 2, ())):
         return getattr(module, "value", 0) == 0  # of a constant padding
-    return isinstance(module, ZERO_KEEPING_MODULES)
+    return _is_own(module, ZERO_KEEPING_MODULES)
 
 
 def norm_partners(graph: Graph, modules: Mapping[str, nn.Module]) -> dict[str, list[str]]:
@@ -131,7 +139,7 @@ def _module_role(step: Step, module: nn.Module, graph: Graph, partnered: set[str
         return "linear" if len(graph.shapes[step.name]) == 2 else "opaque"
     if is_norm(module):
         return "norm" if step.target in partnered else "opaque"
-    if isinstance(module, nn.Flatten) and _flattens(step, graph):
+    if _is_own(module, (nn.Flatten,)) and _flattens(step, graph):
         return "flatten"
     return _pointwise_or_opaque(step, module, graph)
 
@@ -161,7 +169,8 @@ def _function_role(step: Step, graph: Graph) -> str:
         return "pointwise"
     if step.target in (torch.cat, torch.concat):
         dim = step.args[1] if len(step.args) > 1 else step.kwargs.get("dim", 0)
-        return "concatenate" if dim % len(out) == 1 and len(step.args[0]) == len(step.reads) else "opaque"
+        plain = bool(step.args) and len(step.args[0]) == len(step.reads)
+        return "concatenate" if plain and dim % len(out) == 1 else "opaque"
     aligned = len(shapes) == 2 and None not in shapes and all(len(s) == len(out) and s[1] == out[1] for s in shapes)
     plain = len(step.args) == 2 and not step.kwargs
     if aligned and plain and step.target in ADDITIONS:
@@ -187,8 +196,8 @@ def _reads_no_channel(step: Step, graph: Graph) -> bool:
     if step.target == "size" and (len(step.args) > 1 or "dim" in step.kwargs):
         dim = step.args[1] if len(step.args) > 1 else step.kwargs["dim"]
         return isinstance(dim, int) and dim % len(graph.shapes[step.reads[0]]) != 1
-    users = graph.users()[step.name]
+    ndim = len(graph.shapes[step.reads[0]])
     return all(
-        user.target is operator.getitem and isinstance(user.args[1], int) and user.args[1] in (0, 2, 3, -1, -2)
-        for user in users
+        user.target is operator.getitem and isinstance(user.args[1], int) and user.args[1] % ndim != 1
+        for user in graph.users()[step.name]
     )

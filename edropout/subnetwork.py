@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from edropout.graph import Graph
+from edropout.graph import Graph, tensors
 from edropout.layout import Plan, Structure
+from edropout.observe import close, first_samples, observe
 from edropout.roles import call_counts, is_convolution, is_linear, norm_partners
 from edropout.smaller import SmallerNetwork, cut_module, inflate_module, smaller_steps
-from edropout.tracing import record_shapes, trace
+from edropout.tracing import trace
+from edropout.untouched import mode, no_random_numbers, unchanged
 
 
 def mask_(model: nn.Module, kept: Mapping[str, Tensor]) -> None:
@@ -31,17 +34,45 @@ def mask_(model: nn.Module, kept: Mapping[str, Tensor]) -> None:
     graph, modules = trace(model)
     sizes = _sizes(graph, modules)
     _check(kept, sizes)
-    partners = norm_partners(graph, modules)
     with torch.no_grad():
-        for layer, mask in kept.items():
-            dropped = (~mask).nonzero().squeeze(1).to(modules[layer].weight.device)
-            if is_linear(modules[layer]):
-                modules[layer].weight.index_fill_(1, dropped, 0)
-                continue
-            for module in (modules[layer], *(modules[name] for name in partners[layer])):
-                for parameter in module._parameters.values():
-                    if parameter is not None:
-                        parameter.index_fill_(0, dropped, 0)
+        for _, parameter, axis, dropped in _owned(modules, norm_partners(graph, modules), kept):
+            parameter.index_fill_(axis, dropped, 0)
+
+
+def _owned(
+    modules: Mapping[str, nn.Module], partners: Mapping[str, list[str]], kept: Mapping[str, Tensor]
+) -> Iterator[tuple[str, nn.Parameter, int, Tensor]]:
+    """Name, parameter, axis and numbers of all that the dropped units own."""
+    for layer, mask in kept.items():
+        dropped = (~mask).nonzero().squeeze(1).to(modules[layer].weight.device)
+        if is_linear(modules[layer]):
+            yield f"{layer}.weight", modules[layer].weight, 1, dropped
+            continue
+        for owner in (layer, *partners[layer]):
+            for name, parameter in modules[owner].named_parameters(recurse=False):
+                yield f"{owner}.{name}", parameter, 0, dropped
+
+
+def check_exact(
+    model: nn.Module,
+    modules: Mapping[str, nn.Module],
+    kept: Mapping[str, Tensor],
+    example: Tensor,
+    partners: Mapping[str, list[str]],
+    compute: Callable[[Tensor], Any],
+) -> None:
+    """Raises ValueError unless `compute` does in eval mode what the network does with zeros in the dropped units."""
+    with mode(model, training=False), no_random_numbers(example.device), unchanged(model), torch.no_grad():
+        zeros = {n: p.detach().index_fill(axis, drop, 0) for n, p, axis, drop in _owned(modules, partners, kept)}
+        found, own = (
+            tensors(compute(first_samples(example))),
+            tensors(torch.func.functional_call(model, zeros, first_samples(example))),
+        )
+    if len(found) != len(own) or not all(map(close, found, own)):
+        raise ValueError(
+            f"nothing in {type(model).__name__} can be pruned exactly: its sub-networks do not compute what it does"
+            " with zeros. A usual cause is a hook, or a class of your own, that changes what a layer returns"
+        )
 
 
 def kept_units(model: nn.Module) -> dict[str, Tensor]:
@@ -101,9 +132,12 @@ def prune(model: nn.Module, kept: Mapping[str, Tensor], example: Tensor) -> Smal
     if isinstance(model, SmallerNetwork):
         return _prune_again(model, kept)
     graph, modules = trace(model)
-    record_shapes(graph, model, modules, example)
+    observe(graph, model, modules, example)
     structure = Structure(graph, modules)
-    return _build(structure, structure.plan(kept), modules, model)
+    smaller = _build(structure, structure.plan(kept), modules, model)
+    with mode(smaller, training=False):
+        check_exact(model, modules, kept, example, structure.partners, smaller)
+    return smaller
 
 
 def _prune_again(smaller: SmallerNetwork, kept: Mapping[str, Tensor]) -> SmallerNetwork:

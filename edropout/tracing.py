@@ -1,4 +1,4 @@
-"""Reads the computation of any module once, with torch.fx, and what its values look like."""
+"""Reads the computation of any module, with torch.fx."""
 
 from __future__ import annotations
 
@@ -7,24 +7,33 @@ import itertools
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from edropout.graph import Graph, Ref, Step, addresses, caller, execute, mode, substitute, tensors
+from edropout.graph import Graph, Ref, Step, substitute
+from edropout.untouched import no_random_numbers, unchanged
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class ModeSwitch(nn.Module):
-    """A function, or a method by name, whose arguments depend on train or eval mode: `F.dropout(x, training=...)`."""
+    """A function, or a method by name, whose arguments depend on train or eval mode: `F.dropout(x, training=...)`.
 
-    def __init__(self, target: Callable | str, train_args: tuple, eval_args: tuple) -> None:
+    Args:
+        target: What is called.
+        train_args: Its (args, kwargs) in train mode.
+        eval_args: Its (args, kwargs) in eval mode.
+        owner: Name of the module whose code calls it and whose mode counts.
+    """
+
+    def __init__(self, target: Callable | str, train_args: tuple, eval_args: tuple, owner: str) -> None:
         super().__init__()
-        self.target, self.train_args, self.eval_args = target, train_args, eval_args
+        self.target, self.train_args, self.eval_args, self.owner = target, train_args, eval_args, owner
 
     def forward(self, *values: Any) -> Any:
         """Calls the function on `values`, which take the places of the references in order of appearance."""
@@ -51,9 +60,9 @@ class Constant(nn.Module):
 class _Tracer(fx.Tracer):
     """Keeps layers whole that have a meaning here even when a library subclasses them, and those of `whole`.
 
-    A module whose own code torch.fx cannot follow (checks of a shape, for example) is added to `whole`, unless it holds
-    a batch norm, which a whole module would not run by the statistics of the batch, or is given a list, which the
-    attempt to follow it may have changed.
+    A module whose own code torch.fx cannot follow is added to `whole`: it checks a shape, draws random numbers,
+    switches gradients or autocast, or has a gradient of its own. Not so if it holds a batch norm, which a whole module
+    would not run by the statistics of the batch, or is given a list, which the attempt to follow it may have changed.
     """
 
     proxy_buffer_attributes = True  # otherwise what is computed from a buffer alone would be taken for constant
@@ -61,6 +70,7 @@ class _Tracer(fx.Tracer):
     def __init__(self, whole: set[str]) -> None:
         super().__init__()
         self.whole = whole
+        self.switches = _switches()
         self.inside: dict[str, list[tuple]] = {}  # name of a module that was followed -> what its calls consist of
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -71,12 +81,20 @@ class _Tracer(fx.Tracer):
             or super().is_leaf_module(m, module_qualified_name)
         )
 
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        if _switches() != self.switches:
+            raise ValueError("it switches gradients or autocast on or off")
+        return super().create_node(*args, **kwargs)
+
     def call_module(self, m: nn.Module, forward: Callable, args: tuple, kwargs: dict) -> Any:
         name, before, depth = self.path_of_module(m), len(self.graph.nodes), len(self.module_stack)
+        if self.is_leaf_module(m, name):
+            return super().call_module(m, forward, args, kwargs)
         try:
-            value = super().call_module(m, forward, args, kwargs)
+            with no_random_numbers():
+                value = super().call_module(m, forward, args, kwargs)
         except Exception:  # whatever the module's own control flow raises
-            if not name or _holds_norm(m) or any(isinstance(arg, list | dict) for arg in (*args, *kwargs.values())):
+            if _holds_norm(m) or any(isinstance(arg, list | dict) for arg in (*args, *kwargs.values())):
                 raise
             for node in self._since(before):
                 self.graph.erase_node(node)
@@ -84,13 +102,33 @@ class _Tracer(fx.Tracer):
                 self.module_stack.popitem()
             self.whole.add(name)
             return self.create_proxy("call_module", name, args, kwargs)
-        if not self.is_leaf_module(m, name):
-            self.inside.setdefault(name, []).extend((node.op, node.target) for node in self._since(before))
+        self.inside.setdefault(name, []).extend((node.op, node.target) for node in self._since(before))
         return value
 
     def _since(self, count: int) -> list[fx.Node]:
         """The nodes after the first `count`, last one first."""
         return list(itertools.islice(reversed(self.graph.nodes), len(self.graph.nodes) - count))
+
+
+def _switches() -> tuple[bool, ...]:
+    return torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
+
+
+@contextmanager
+def _no_custom_gradients() -> Iterator[None]:
+    """torch.fx would follow an autograd.Function into its forward and lose its backward: makes it fail instead."""
+    apply = torch.autograd.Function.__dict__["apply"]
+
+    def fail(cls: type, *args: Any, **kwargs: Any) -> Any:
+        if any(isinstance(arg, fx.Proxy) for arg in (*args, *kwargs.values())):
+            raise ValueError(f"{cls.__name__} has a gradient of its own")
+        return apply.__get__(None, cls)(*args, **kwargs)
+
+    torch.autograd.Function.apply = classmethod(fail)
+    try:
+        yield
+    finally:
+        torch.autograd.Function.apply = apply
 
 
 def _holds_norm(module: nn.Module) -> bool:
@@ -107,37 +145,36 @@ _KINDS = {
 }
 
 
-@contextmanager
-def _unchanged(model: nn.Module) -> Iterator[None]:
-    """Takes back what changes attributes of modules, their mode and buffers: following a network runs its code."""
-    contents = [(buffer, buffer._version, buffer.clone()) for buffer in model.buffers()]
-    own = [vars(part) for part in model.modules()]
-    tables = [*own, *(entries[name] for entries in own for name in ("_parameters", "_buffers") if name in entries)]
-    saved = [(table, dict(table)) for table in tables]
-    try:
-        yield
-    finally:
-        for table, entries in saved:
-            table.clear()
-            table.update(entries)
-        with torch.no_grad():
-            for buffer, version, content in contents:
-                if buffer._version != version:
-                    buffer.copy_(content)
+@dataclass(frozen=True)
+class _Reading:
+    """The computation in one mode.
+
+    Attributes:
+        steps: In execution order.
+        constants: Tensors that the code makes on the way, by the names that torch.fx gives them.
+        owners: step -> name of the module whose code it belongs to.
+        inside: Name of a module that was followed -> what its calls consist of.
+    """
+
+    steps: list[Step]
+    constants: dict[str, Tensor]
+    owners: dict[str, str]
+    inside: dict[str, list[tuple]]
 
 
-def _steps(model: nn.Module, tracer: _Tracer, *, training: bool) -> tuple[list[Step], dict[str, Tensor]]:
-    """The computation in one mode, and the tensors that the code makes on the way, by the names torch.fx gives them."""
-    attributes = set(vars(model))
-    with _unchanged(model):
+def _read(model: nn.Module, whole: set[str], *, training: bool) -> _Reading:
+    """Reads the model in one mode; adds what cannot be followed to `whole`."""
+    attributes, tracer = set(vars(model)), _Tracer(whole)
+    optional = {
+        name: parameter.default
+        for name, parameter in inspect.signature(model.forward).parameters.items()
+        if parameter.default is None or isinstance(parameter.default, bool | int | float | str)
+    }
+    with unchanged(model), _no_custom_gradients():
         model.train(training)
         try:
-            optional = {
-                name: parameter.default
-                for name, parameter in inspect.signature(model.forward).parameters.items()
-                if parameter.default is None or isinstance(parameter.default, bool | int | float | str)
-            }
-            graph = tracer.trace(model, concrete_args=optional)
+            with no_random_numbers():
+                graph = tracer.trace(model, concrete_args=optional)
         except Exception as error:  # torch.fx raises whatever the model's own control flow raises
             name = type(model).__name__
             raise ValueError(f"nothing in {name} can be pruned, as torch.fx cannot follow it: {error}") from error
@@ -147,15 +184,17 @@ def _steps(model: nn.Module, tracer: _Tracer, *, training: bool) -> tuple[list[S
     def convert(value: Any) -> Any:
         return fx.node.map_aggregate(value, lambda entry: Ref(entry.name) if isinstance(entry, fx.Node) else entry)
 
-    steps = []
+    steps, owners = [], {}
     for node in graph.nodes:
         args, kwargs = convert(tuple(node.args)), dict(convert(dict(node.kwargs)))
         steps.append(Step(node.name, _KINDS[node.op], node.target, _plain(args), _plain(kwargs)))
+        owners[node.name] = next((path for path, _ in reversed(node.meta.get("nn_module_stack", {}).values())), "")
     # Checks are left out; torch.fx adds some, that optional arguments have their default values.
     steps = [step for step in steps if getattr(step.target, "__name__", "") not in ("_assert_is_none", "_assert")]
     read = {name for step in steps for name in step.reads}
     steps = [step for step in steps if step.target is not operator.eq or step.name in read]
-    return [step for step in steps if not _is_default_input(step, steps)], constants
+    steps = [step for step in steps if not _is_default_input(step, steps)]
+    return _Reading(steps, constants, owners, tracer.inside)
 
 
 def _plain(value: Any) -> Any:
@@ -172,25 +211,18 @@ def _is_default_input(step: Step, steps: list[Step]) -> bool:
     return step.kind == "input" and bool(step.args) and not any(step.name in other.reads for other in steps)
 
 
-def _both_modes(model: nn.Module) -> tuple[list[Step], list[Step], dict[str, Tensor], frozenset[str]]:
-    """The steps in train and in eval mode, their constants, and the modules kept whole."""
+def _both_modes(model: nn.Module) -> tuple[_Reading, _Reading, frozenset[str]]:
+    """The computation in train and in eval mode, and the modules kept whole, as if their steps depend on the mode."""
     whole: set[str] = set()
     while True:
         before = len(whole)
-        tracers = _Tracer(whole), _Tracer(whole)
-        (train, constants), (evaluate, others) = (
-            _steps(model, tracer, training=training) for tracer, training in zip(tracers, (True, False), strict=True)
-        )
-        one, other = (tracer.inside for tracer in tracers)
+        train, evaluate = (_read(model, whole, training=training) for training in (True, False))
+        one, other = train.inside, evaluate.inside
         differing = {name for name in one if name in other and one[name] != other[name]}
         innermost = {name for name in differing if not any(inner.startswith(f"{name}.") for inner in differing)}
         whole |= {name for name in innermost if not _holds_norm(model.get_submodule(name))}
-        if len(whole) > before:
-            continue
-        if constants.keys() != others.keys() or not all(torch.equal(constants[name], others[name]) for name in others):
-            name = type(model).__name__
-            raise ValueError(f"nothing in {name} can be pruned, as it uses a tensor that changes from call to call")
-        return train, evaluate, constants, frozenset(whole)
+        if len(whole) == before:
+            return train, evaluate, frozenset(whole)
 
 
 def _differ(one: Step, other: Step) -> bool:
@@ -218,24 +250,30 @@ def trace(model: nn.Module) -> tuple[Graph, dict[str, nn.Module]]:
         ValueError: torch.fx cannot follow the model, its own `forward` or a module with batch norm takes other paths in
             train than in eval mode, or it does not take exactly one tensor.
     """
-    train, evaluate, constants, whole = _both_modes(model)
-    alike = [(s.kind, s.target, s.reads) for s in train] == [(s.kind, s.target, s.reads) for s in evaluate]
+    train, evaluate, whole = _both_modes(model)
+    refuse = f"nothing in {type(model).__name__} can be pruned, as it"
+    alike = [(s.kind, s.target, s.reads) for s in train.steps] == [(s.kind, s.target, s.reads) for s in evaluate.steps]
     if not alike or any(
         _differ(one, other) and one.kind not in ("function", "method")
-        for one, other in zip(train, evaluate, strict=True)
+        for one, other in zip(train.steps, evaluate.steps, strict=True)
     ):
-        name = type(model).__name__
-        raise ValueError(f"nothing in {name} can be pruned, as it computes different layers in train and in eval mode")
-    if sum(step.kind == "input" for step in train) != 1:
+        raise ValueError(f"{refuse} computes different layers in train and in eval mode")
+    constants, others = train.constants, evaluate.constants
+    if constants.keys() != others.keys() or not all(torch.equal(constants[name], others[name]) for name in others):
+        raise ValueError(f"{refuse} uses a tensor that changes from call to call")
+    if any(step.target in (F.batch_norm, torch.batch_norm, F.instance_norm) for step in train.steps):
+        raise ValueError(f"{refuse} normalises by a function: use modules, whose statistics can be told apart")
+    if sum(step.kind == "input" for step in train.steps) != 1:
         raise ValueError(f"{type(model).__name__}.forward must take exactly one tensor")
-    called = {step.target for step in train if step.kind == "module"}
+    called = {step.target for step in train.steps if step.kind == "module"}
     modules = {name: module for name, module in model.named_modules() if name in called}
     modules |= {name: Constant(value) for name, value in constants.items()}
     steps = []
-    for one, other in zip(train, evaluate, strict=True):
+    for one, other in zip(train.steps, evaluate.steps, strict=True):
         if _differ(one, other):
-            name = f"mode_{one.name}"
-            modules[name] = ModeSwitch(one.target, (one.args, dict(one.kwargs)), (other.args, dict(other.kwargs)))
+            name, owner = f"mode_{one.name}", train.owners[one.name]
+            calls = (one.args, dict(one.kwargs)), (other.args, dict(other.kwargs))
+            modules[name] = ModeSwitch(one.target, *calls, owner)
             one = replace(one, kind="module", target=name, args=tuple(Ref(read) for read in one.reads), kwargs={})
         if one.target in constants:
             one = replace(one, kind="module")
@@ -243,52 +281,8 @@ def trace(model: nn.Module) -> tuple[Graph, dict[str, nn.Module]]:
     return Graph(steps, whole=whole & called, shared=frozenset(_shared(model) & called)), modules
 
 
-def set_switches(modules: Mapping[str, nn.Module], *, training: bool) -> None:
-    """Puts the functions that depend on the mode, which belong to no model, into train or eval mode."""
+def set_switches(modules: Mapping[str, nn.Module], model: nn.Module) -> None:
+    """Gives the functions that depend on the mode the mode of the module of `model` whose code calls them."""
     for module in modules.values():
         if isinstance(module, ModeSwitch):
-            module.train(training)
-
-
-def record_shapes(graph: Graph, model: nn.Module, modules: Mapping[str, nn.Module], example: Tensor) -> None:
-    """Fills `shapes`, `memory` and `in_place` of the graph from one evaluation of the first sample.
-
-    The model stays unchanged, also by steps that change what they read.
-
-    Raises:
-        ValueError: The steps give another output than the network itself.
-    """
-    set_switches(modules, training=False)
-    ordinary = caller(model, modules)
-    alive = []  # all values: freed memory would be given to later ones, which would look like views
-
-    def call(step: Step, args: tuple, kwargs: dict) -> Any:
-        read = tensors((args, kwargs))
-        versions = [tensor._version for tensor in read]
-        value = ordinary(step, args, kwargs)
-        changed = [tensor for tensor, version in zip(read, versions, strict=True) if tensor._version != version]
-        if changed:
-            graph.in_place[step.name] = addresses(changed)
-        return value
-
-    def watch(name: str, value: Any) -> None:
-        alive.append(value)
-        graph.memory[name] = addresses(value)
-        if isinstance(value, Tensor):
-            graph.shapes[name] = value.shape
-
-    def run(compute: Callable[[Tensor], Any]) -> Any:
-        with torch.random.fork_rng(devices=[example.device] if example.is_cuda else []), _unchanged(model):
-            return compute(example[:1].clone())
-
-    with mode(model, training=False), torch.no_grad():
-        followed, own = run(lambda x: execute(graph, call, x, watch=watch)), run(model)
-    if not all(_close(one, other) for one, other in zip(tensors(followed), tensors(own), strict=True)):
-        raise ValueError(
-            f"nothing in {type(model).__name__} can be pruned exactly: torch.fx follows it to another output than its "
-            "own. A usual cause is a value that is changed in place (x += ...) and read again under an older name"
-        )
-
-
-def _close(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-3, atol=1e-5, equal_nan=True)
+            module.train(model.get_submodule(module.owner).training)

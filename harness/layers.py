@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from edropout.graph import Step
+from edropout.observe import observe
 from edropout.roles import ADDITIONS, roles
-from edropout.tracing import record_shapes, trace
+from edropout.tracing import trace
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class _Followed:
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
         graph, self.modules = trace(model)
-        record_shapes(graph, model, self.modules, example)
+        observe(graph, model, self.modules, example)
         self.steps = {step.name: step for step in graph.steps}
         self.users, self.shapes, self.roles = graph.users(), graph.shapes, roles(graph, self.modules)
 

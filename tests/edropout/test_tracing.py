@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from networks import assert_energies_of_masked_networks, disturb
 from torch import Tensor, nn
 
@@ -22,6 +23,9 @@ class Network(nn.Module):
         self.one, self.other, self.norm = nn.Conv2d(6, 6, 1), nn.Conv2d(6, 6, 1), nn.BatchNorm2d(6)
         self.classify = nn.Linear(6, 5)
         self.register_buffer("calls", torch.zeros(1))
+
+    def middle(self, x: Tensor) -> Tensor:
+        return self.one(x)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classify(self.norm(self.other(self.middle(self.stem(x)))).mean((2, 3)))
@@ -43,6 +47,20 @@ class ReadsBeforeTheChange(Network):
 class ChangesWhatIsReadAgain(Network):
     def middle(self, x: Tensor) -> Tensor:
         return self.one(x.relu_()) + x
+
+
+class ChangesAndForgets(Network):
+    def middle(self, x: Tensor) -> Tensor:
+        x = self.one(x)
+        F.relu(x, inplace=True)
+        return x
+
+
+class ChangesASlice(Network):
+    def middle(self, x: Tensor) -> Tensor:
+        x = self.one(x)
+        x[:, :2].relu_()
+        return x
 
 
 class ChangesThroughAView(Network):
@@ -67,9 +85,140 @@ class MakesATensor(Network):
         return self.one(x + torch.arange(6).view(1, -1, 1, 1) * (self.calls + 1))
 
 
+class Frozen(nn.Module):
+    """Computes without gradients, which torch.fx does not record."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+class HoldsSomethingFrozen(Network):
+    def __init__(self) -> None:
+        super().__init__()
+        self.frozen = Frozen(nn.Conv2d(6, 6, 1))
+
+    def middle(self, x: Tensor) -> Tensor:
+        return self.one(x) + self.frozen(x)
+
+
+class ReversedGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return -gradient
+
+
+class Reverses(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return ReversedGradient.apply(x)
+
+
+class HoldsAGradientOfItsOwn(Network):
+    def __init__(self) -> None:
+        super().__init__()
+        self.reverse = Reverses()
+
+    def middle(self, x: Tensor) -> Tensor:
+        return self.reverse(self.one(x))
+
+
+class PoolsItsOwnWay(nn.AdaptiveAvgPool2d):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[2] < 2:
+            raise ValueError("too small")
+        return super().forward(x.clamp(min=0.1) ** 3) ** (1 / 3)
+
+
+class GeneralizedMean(Network):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = PoolsItsOwnWay(2)
+
+    def middle(self, x: Tensor) -> Tensor:
+        return self.mean(self.one(x))
+
+
+class Standardized(nn.Conv2d):
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return super()._conv_forward(x, weight - weight.mean((1, 2, 3), keepdim=True), bias)
+
+
+class HoldsAStandardizedLayer(Network):
+    def __init__(self) -> None:
+        super().__init__()
+        self.standardized = Standardized(6, 6, 1)
+
+    def middle(self, x: Tensor) -> Tensor:
+        return self.standardized(self.one(x))
+
+
+class DividesByItsWidth(Network):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.one(self.stem(x))).mean((2, 3))
+        return self.classify(x) / x.shape[-1]
+
+
+class AddsAcrossTheImage(Network):
+    def middle(self, x: Tensor) -> Tensor:
+        return self.one(x) + self.other(x.mean((2, 3), keepdim=True))
+
+
+class ViewsGroups(Network):
+    def middle(self, x: Tensor) -> Tensor:
+        x = self.one(x)
+        return x * x.view(x.shape[0], 2, -1).mean(2).sum(1).view(-1, 1, 1, 1)
+
+
+class Squeezes(Network):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classify(self.norm(self.one(self.stem(x))).mean((2, 3), keepdim=True).squeeze())
+
+
 class AddsNoise(Network):
     def middle(self, x: Tensor) -> Tensor:
         return self.one(x + torch.rand(1))
+
+
+class AddsRecordedNoise(Network):
+    def middle(self, x: Tensor) -> Tensor:
+        return self.one(x + torch.rand_like(x))
+
+
+class TurnsGradientsOff(Network):
+    def middle(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            x = x * 2
+        return self.one(x)
+
+
+class NormalisesByAFunction(Network):
+    def middle(self, x: Tensor) -> Tensor:
+        return F.batch_norm(self.one(x), None, None, training=self.training)
+
+
+class ReluNorm(nn.BatchNorm2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).relu()
+
+
+class HoldsANormOfItsOwn(Network):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = ReluNorm(6)
+
+
+class IsHooked(Network):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one.register_forward_hook(lambda module, args, output: output * 2)
 
 
 class PoolsFeatures(Network):
@@ -86,7 +235,26 @@ def batch() -> tuple[Tensor, Tensor]:
     return torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64), torch.arange(8) % 5
 
 
-@pytest.mark.parametrize("make", [ChangesAView, ReadsBeforeTheChange, PoolsFeatures, ScalesByMode, MakesATensor])
+@pytest.mark.parametrize(
+    "make",
+    [
+        ChangesAView,
+        ReadsBeforeTheChange,
+        ChangesWhatIsReadAgain,
+        ChangesAndForgets,
+        PoolsFeatures,
+        ScalesByMode,
+        MakesATensor,
+        HoldsSomethingFrozen,
+        HoldsAGradientOfItsOwn,
+        GeneralizedMean,
+        HoldsAStandardizedLayer,
+        DividesByItsWidth,
+        AddsAcrossTheImage,
+        ViewsGroups,
+        Squeezes,
+    ],
+)
 def test_energies_and_pruned_network_are_exact(make: type[Network]) -> None:
     model, (x, y) = disturb(make()).double(), batch()
     search = EDropout(model)
@@ -100,14 +268,28 @@ def test_energies_and_pruned_network_are_exact(make: type[Network]) -> None:
         smaller = prune(masked, kept, x)
         mask_(masked, kept)
         assert (smaller(x) - masked(x)).abs().max().item() < 1e-10
+    model.train()
+    masked = copy.deepcopy(model)
+    mask_(masked, search.units.kept(search.best_state))
+    search.freeze()
+    search.loss(x, y).backward()
+    F.cross_entropy(masked(x), y).backward()
+    for parameter, other in zip(model.parameters(), masked.parameters(), strict=True):
+        found, expected = (torch.zeros(()) if p.grad is None else p.grad for p in (parameter, other))
+        assert (found - expected)[other != 0].abs().max().item() < 1e-10 if found.ndim else not expected.any()
 
 
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (ChangesWhatIsReadAgain, "'relu_' changes a value in place that others read"),
+        (ChangesASlice, "'relu_' changes a value in place that others read"),
         (ChangesThroughAView, "torch.fx follows it to another output"),
-        (AddsNoise, "a tensor that changes from call to call"),
+        (AddsNoise, "draws random numbers"),
+        (AddsRecordedNoise, "draws random numbers in eval mode"),
+        (TurnsGradientsOff, "switches gradients or autocast"),
+        (NormalisesByAFunction, "normalises by a function"),
+        (HoldsANormOfItsOwn, "a hook, or a class of your own"),
+        (IsHooked, "a hook, or a class of your own"),
     ],
 )
 def test_what_cannot_be_followed_exactly_is_refused(make: type[Network], sentence: str) -> None:
