@@ -40,6 +40,11 @@ class Engine:
         self.candidates = Candidates(model, self.modules, self.structure, units, workers=workers, dtype=energy_dtype)
         self.trainer = CompactRunner(model, self.modules, self.structure, candidate=False)
         self._last: tuple[Tensor, Plan] | None = None
+        by_name = dict(model.named_parameters(remove_duplicate=False))
+        used = {parameter for module in self.modules.values() for parameter in module.parameters()}
+        used |= {by_name[step.target] for step in graph.steps if step.kind == "attribute" and step.target in by_name}
+        self._used = sum(parameter.numel() for parameter in used)
+        self._all = sum(parameter.numel() for parameter in model.parameters())
         self._check()
 
     def _check(self) -> None:
@@ -80,11 +85,10 @@ class Engine:
         return torch.stack([found[key] for key in packed])
 
     def share(self, state: Tensor) -> float:
-        """Physical share of the network's parameters that the sub-network of `state` has."""
+        """Share of the network's parameters that the smaller network of `state` has; what never runs is gone too."""
         plan = self.structure.plan(self.units.kept(state.cpu()))
         counts = parameter_counts(self.structure.graph, self.modules, plan).values()
-        total = sum(parameter.numel() for parameter in self.model.parameters())
-        return 1 - sum(full - left for left, full in counts) / total
+        return (self._used - sum(full - left for left, full in counts)) / self._all
 
     def train(self, state: Tensor, x: Tensor) -> tuple[Tensor, Plan]:
         """Logits of the sub-network of `state`, ready for backward, and what is left of each layer."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 
@@ -33,6 +34,15 @@ class Step:
         found: dict[str, None] = {}
         substitute((self.args, dict(self.kwargs)), lambda ref: found.setdefault(ref.name))
         return list(found)
+
+    def __reduce__(self) -> tuple:
+        name = next((name for name, value in vars(F).items() if value is self.target), None)
+        return _restored, (name, None if name else self.target, self.name, self.kind, self.args, self.kwargs)
+
+
+def _restored(function: str | None, target: Any, name: str, kind: str, args: tuple, kwargs: Mapping) -> Step:
+    """A step from its pickled form; some functions of torch.nn.functional, as max_pool2d, only go by their name."""
+    return Step(name, kind, target if function is None else getattr(F, function), args, kwargs)
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 # Channels-last batch norm on a CPU is about five times slower where the channels are no multiple of 8. Taking 16 pixels
 # together as 16 times as many channels brings the speed back; their statistics are combined afterwards.
@@ -64,6 +65,7 @@ class GroupedNorm(torch.autograd.Function):
         return result, mean, variance
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight, mean, variance = ctx.saved_tensors
         pixels, above = _pixels(x), _pixels(gradient)

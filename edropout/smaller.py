@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -50,11 +51,17 @@ class SmallerNetwork(nn.Module):
         prefix, _, leaf = path.rpartition(".")
         self._container(prefix).add_module(leaf, module)
 
-    def copy_attribute(self, path: str, owner: nn.Module) -> None:
-        """Registers a copy of the parameter or buffer that `owner` has under a dotted path."""
+    def copy_attribute(self, path: str, owner: nn.Module, copied: dict[int, Any]) -> None:
+        """Registers a copy of the parameter or buffer that `owner` has under a dotted path.
+
+        Args:
+            path: Its name.
+            owner: The network it is copied from.
+            copied: What copy.deepcopy has copied before, so that what was shared stays shared.
+        """
         prefix, _, leaf = path.rpartition(".")
         source, container = owner.get_submodule(prefix), self._container(prefix)
-        value = copy.deepcopy(getattr(source, leaf))
+        value = copy.deepcopy(getattr(source, leaf), copied)
         if leaf in source._buffers:
             container.register_buffer(leaf, value, persistent=leaf not in source._non_persistent_buffers_set)
         else:
@@ -111,15 +118,15 @@ def smaller_steps(structure: Structure, plan: Plan) -> tuple[list[Step], dict[st
         if select is not None:
             steps[-1] = replace(steps[-1], name=f"{step.name}_padded")
             insert(step.name, f"{step.name}_padded", select, len(plan.cuts[step.target].rows))
-    return _without_unread(steps), reindexes
+    return _without_unread(steps, structure.graph.in_place.keys()), reindexes
 
 
-def _without_unread(steps: list[Step]) -> list[Step]:
+def _without_unread(steps: list[Step], changing: Collection[str]) -> list[Step]:
     """Drops steps without side effects that nothing reads any more (sizes that a view had asked for)."""
     read: set[str] = set()
     left = []
     for step in reversed(steps):
-        if step.name in read or step.kind in ("input", "output", "module"):
+        if step.name in read or step.name in changing or step.kind in ("input", "output", "module"):
             left.append(step)
             read.update(step.reads)
     return left[::-1]

@@ -119,7 +119,8 @@ def prune(model: nn.Module, kept: Mapping[str, Tensor], example: Tensor) -> Smal
 
     Args:
         model: The full network, masked or not, or the result of an earlier `prune`; it is not changed.
-        kept: layer -> bool over the units of the original architecture, True = kept; missing layers keep all.
+        kept: layer -> bool over the units of the original architecture, or of what an earlier `prune` has left of it,
+            True = kept; missing layers keep all.
         example: (batch, ...) one input, on the device of the model; only its first sample is run.
 
     Returns:
@@ -142,6 +143,7 @@ def prune(model: nn.Module, kept: Mapping[str, Tensor], example: Tensor) -> Smal
 
 def _prune_again(smaller: SmallerNetwork, kept: Mapping[str, Tensor]) -> SmallerNetwork:
     structure = smaller.structure
+    kept = {layer: _of_original(mask, smaller.kept.get(layer)) for layer, mask in kept.items()}
     structure.check(kept)
     both = {layer: mask & kept.get(layer, mask) for layer, mask in smaller.kept.items()}
     modules = {}
@@ -158,22 +160,33 @@ def _prune_again(smaller: SmallerNetwork, kept: Mapping[str, Tensor]) -> Smaller
     return _build(structure, structure.plan(both), modules, smaller)
 
 
+def _of_original(mask: Tensor, left: Tensor | None) -> Tensor:
+    """Units of the original architecture from those of what is `left` of it, if `mask` speaks of these."""
+    if left is None or mask.shape != (int(left.sum()),):
+        return mask
+    return torch.zeros_like(left).masked_scatter_(left, mask)
+
+
 def _build(structure: Structure, plan: Plan, modules: Mapping[str, nn.Module], owner: nn.Module) -> SmallerNetwork:
     steps, reindexes = smaller_steps(structure, plan)
     smaller = SmallerNetwork(structure, plan, steps)
+    copied: dict[int, Any] = {}
     for name in call_counts(structure.graph):
         cut = plan.cuts.get(name)
-        smaller.add(name, copy.deepcopy(modules[name]) if cut is None else cut_module(modules[name], cut))
+        smaller.add(name, copy.deepcopy(modules[name], copied) if cut is None else cut_module(modules[name], cut))
     for name, reindex in reindexes.items():
         smaller.add(name, reindex)
     for step in steps:
         if step.kind == "attribute" and plan.cuts.get(step.target.rpartition(".")[0]) is None:
-            smaller.copy_attribute(step.target, owner)
+            smaller.copy_attribute(step.target, owner, copied)
     parameter = next(smaller.parameters(), None)
     if parameter is not None:
         for reindex in reindexes:
             smaller.get_submodule(reindex).to(parameter.device)
-    return smaller.train(owner.training)
+    before = dict(owner.named_modules())
+    for name, module in smaller.named_modules():
+        module.training = before[name].training if name in before else owner.training
+    return smaller
 
 
 def _sizes(graph: Graph, modules: Mapping[str, nn.Module]) -> dict[str, int]:

@@ -59,7 +59,7 @@ class Units:
                 if (final_linear and step is linear[-1]) or (hidden_linear and step is not linear[-1]):
                     self.sizes[step.target] = module.in_features
                 continue
-            is_stem = _reaches_input(step, graph)
+            is_stem = _reaches_input(step, graph, modules)
             if (is_stem and not prune_stem) or _reaches_output(step, users, modules):
                 continue
             self.sizes[step.target] = module.out_channels
@@ -119,26 +119,36 @@ class Units:
         return states
 
 
-def _reaches_input(step: Step, graph: Graph) -> bool:
+def _reaches_input(step: Step, graph: Graph, modules: Mapping[str, nn.Module]) -> bool:
     """True if no other layer with weights lies between the network's input and `step`."""
     by_name = {entry.name: entry for entry in graph.steps}
-    source = by_name[step.reads[0]]
-    while source.kind != "input" and len(source.reads) == 1 and source.kind != "module":
-        source = by_name[source.reads[0]]
-    return source.kind == "input"
+    waiting, seen = list(step.reads), set(step.reads)
+    while waiting:
+        source = by_name[waiting.pop()]
+        if _has_weights(source, modules):
+            return False
+        waiting += set(source.reads) - seen
+        seen.update(source.reads)
+    return True
 
 
 def _reaches_output(step: Step, users: Mapping[str, list[Step]], modules: Mapping[str, nn.Module]) -> bool:
     """True if the network's output comes from `step` without another layer with weights in between."""
-    waiting = list(users[step.name])
+    waiting, seen = [step], {step.name}
     while waiting:
-        user = waiting.pop()
-        if user.kind == "output":
-            return True
-        has_weights = user.kind == "module" and any(True for _ in modules[user.target].parameters())
-        if not has_weights and len(user.reads) == 1:
-            waiting += users[user.name]
+        for user in users[waiting.pop().name]:
+            if user.kind == "output":
+                return True
+            asks_for_size = user.target in ("size", "dim", getattr)
+            if user.name not in seen and not asks_for_size and not _has_weights(user, modules):
+                seen.add(user.name)
+                waiting.append(user)
     return False
+
+
+def _has_weights(step: Step, modules: Mapping[str, nn.Module]) -> bool:
+    """True for a layer that mixes channels; norms and activations scale each on its own."""
+    return step.kind == "module" and any(parameter.ndim > 1 for parameter in modules[step.target].parameters())
 
 
 def _is_shortcut(step: Step, users: Mapping[str, list[Step]], modules: Mapping[str, nn.Module]) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import torch
+import torch.nn.functional as F
 from networks import (
     ARCHITECTURES,
     assert_energies_of_masked_networks,
@@ -237,3 +239,51 @@ def test_layers_that_share_parameters_are_not_cut() -> None:
 def test_what_cannot_be_followed_exactly_is_refused() -> None:
     with pytest.raises(ValueError, match=r"torch.fx cannot follow it"):
         Units(Around(Odd(nn.BatchNorm2d(6))))
+
+
+class TiesAndForgets(Around):
+    """Two layers share a weight, one is never called."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(6, 6, 1))
+        self.odd.weight = self.after.weight
+        self.unused = nn.Linear(50, 50)
+
+
+def test_shared_weights_stay_shared_and_the_kept_ratio_counts_what_is_left() -> None:
+    model, x = TiesAndForgets(), torch.randn(2, 3, 8, 8)
+    search = EDropout(model, example=x)
+    smaller = search.prune()
+    assert smaller.odd.weight is smaller.after.weight
+    count, full = (sum(parameter.numel() for parameter in network.parameters()) for network in (smaller, model))
+    assert search.kept_ratio().physical == pytest.approx(count / full)
+
+
+def test_a_pruned_network_can_be_searched_and_pruned_again() -> None:
+    x, y = torch.randn(8, 3, 8, 8), torch.arange(8) % 5
+    search = EDropout(disturb(small_network(12)), example=x)
+    again = EDropout(search.prune(), seed=1)
+    again.loss(x, y)
+    smallest = again.prune().eval()
+    full = prune(search.model, smallest.kept, x)
+    full.load_state_dict(smallest.state_dict())
+    assert sum(smallest.kept["2"]) < sum(again.model.kept["2"]) < 12
+    assert torch.equal(full.eval()(x), smallest(x))
+
+
+def test_pruning_leaves_each_layer_its_mode() -> None:
+    model, x = small_network(), torch.randn(2, 3, 8, 8)
+    model[3].eval()
+    smaller = prune(model, {"2": torch.arange(6) > 1}, x)
+    assert smaller.training and not smaller.get_submodule("3").training
+
+
+def test_a_pruned_network_can_be_pickled_and_copied() -> None:
+    class Pools(Around):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(F.max_pool2d(self.after(self.before(self.stem(x))), 8).flatten(1))
+
+    x = torch.randn(2, 3, 8, 8)
+    smaller = prune(Pools(nn.Identity()), {"after": torch.arange(6) > 1}, x)
+    assert torch.equal(pickle.loads(pickle.dumps(smaller))(x), smaller(x))
+    assert torch.equal(copy.deepcopy(smaller)(x), smaller(x))

@@ -103,3 +103,22 @@ def test_optional_arguments_of_forward_are_left_at_none() -> None:
             return self.layer(x if mask is None else x * mask)
 
     assert Units(Optional()).sizes == {"layer": 4}
+
+
+class ConvolutionalHead(nn.Module):
+    """Normalises its input by hand, adds two heads, and ends with a norm and pooling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.middle = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 6, 3)
+        self.one, self.other, self.norm = nn.Conv2d(6, 5, 1), nn.Conv2d(6, 5, 1), nn.BatchNorm2d(5)
+        self.register_buffer("mean", torch.rand(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.middle(self.first((x - self.mean.view(1, 3, 1, 1)) / 2))
+        return self.norm(self.one(x) + self.other(x)).mean((2, 3)).view(x.size(0), -1)
+
+
+def test_stem_and_output_layers_are_known_by_the_weights_in_between() -> None:
+    assert Units(ConvolutionalHead()).sizes == {"middle": 6}
+    assert Units(ConvolutionalHead(), prune_stem=True).sizes == {"first": 4, "middle": 6}
