@@ -3,58 +3,84 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import UninitializedParameter
+from torch.optim import Optimizer
 
 from edropout.graph import Graph
+from edropout.units import Units
 
 
-def check_hyper_parameters(
-    model: nn.Module,
-    population_size: int,
-    mutation_factor: float,
-    crossover_rate: float,
-    initial_kept: float,
-    reevaluate_every: int,
-) -> None:
-    """Raises ValueError if an argument of the search is out of its range."""
-    if population_size < 4:
-        raise ValueError(f"population_size must be at least 4 (a state and three others), not {population_size}")
-    probabilities = {
-        "mutation_factor": mutation_factor,
-        "crossover_rate": crossover_rate,
-        "initial_kept": initial_kept,
-    }
-    for name, value in probabilities.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} must be in [0, 1], not {value}")
-    if reevaluate_every < 0:
-        raise ValueError(f"reevaluate_every must be 0 (never) or a number of batches, not {reevaluate_every}")
+def check_network(model: nn.Module) -> None:
+    """Raises ValueError if this is no network that can be searched."""
+    if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
+        raise ValueError(f"the network must be an ordinary nn.Module, not {type(model).__name__}")
+    if any(isinstance(parameter, UninitializedParameter) for parameter in model.parameters()):
+        raise ValueError("the network has lazy layers: run it once, so that they know their sizes")
     if any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
         raise ValueError("SyncBatchNorm is not supported: its statistics would differ from the candidates'")
 
 
-def check_approximations(
-    population_size: int, candidates_per_step: int | None, energy_examples: int | None, energy_dtype: torch.dtype | None
-) -> None:
-    """Raises ValueError if an option that saves time is out of its range."""
-    if candidates_per_step is not None and not 1 <= candidates_per_step <= population_size:
-        raise ValueError(f"candidates_per_step must be in 1..{population_size}, not {candidates_per_step}")
-    if energy_examples is not None and energy_examples < 2:
-        raise ValueError(f"energy_examples must be at least 2 (batch norm needs a batch), not {energy_examples}")
-    if energy_dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
-        raise ValueError(f"energy_dtype must be torch.float32, bfloat16, float16 or None, not {energy_dtype}")
+def check_probabilities(**values: float) -> None:
+    """Raises ValueError, naming the argument, if one is not in [0, 1]."""
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must be in [0, 1], not {value}")
+
+
+def check_counts(**values: tuple[int | None, int]) -> None:
+    """Raises ValueError, naming the argument, if a value is neither None nor a whole number that is large enough.
+
+    Args:
+        values: name -> (value, smallest value).
+    """
+    for name, (value, least) in values.items():
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+            raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+
+
+def check_optimizer(optimizer: Optimizer) -> None:
+    """Raises ValueError if a step on what is kept would not be this optimiser's step."""
+    others = ("LBFGS", "Adafactor", "Muon", "Rprop", "SparseAdam")
+    if isinstance(optimizer, tuple(getattr(torch.optim, name) for name in others if hasattr(torch.optim, name))):
+        raise ValueError(f"{type(optimizer).__name__} cannot step on parts of matrices that change from step to step: "
+                         "use an optimiser that treats each weight by itself, as SGD, Adam or Adadelta")  # fmt: skip
+
+
+def check_state(state: Any, own: Mapping[str, Any], units: Units) -> None:
+    """Raises ValueError if `state` is not what `state_dict` of a search with the state `own` could have returned."""
+    if not isinstance(state, Mapping) or (missing := own.keys() - state.keys()):
+        what = "is no dictionary" if not isinstance(state, Mapping) else f"lacks {', '.join(sorted(missing))}"
+        raise ValueError(f"the saved state {what}")
+    for name in ("population", "energies", "scores", "generator"):
+        value = state[name]
+        if not isinstance(value, Tensor) or value.shape != own[name].shape or not _alike(value, own[name]):
+            found = f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"the saved {name} is {found}, this search has {tuple(own[name].shape)} {own[name].dtype}")
+    states = [*state["population"].cpu(), *([] if state["frozen_state"] is None else [state["frozen_state"]])]
+    for entry in states:
+        if not isinstance(entry, Tensor) or entry.shape != (units.num_units,) or entry.dtype != torch.bool:
+            raise ValueError(f"each saved state must have {units.num_units} units")
+        if not torch.equal(units.repair_(entry.clone()), entry):
+            raise ValueError("a saved state drops all units of a layer")
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype or (one.is_floating_point() and other.is_floating_point())
 
 
 def check_batch(graph: Graph, modules: Mapping[str, nn.Module], x: Tensor, y: Tensor) -> None:
     """Raises ValueError if labels and logits do not fit or a batch norm would see one value for each channel."""
     shape = graph.shapes.get(graph.steps[-1].name)
-    if shape is None or len(shape) != 2:
-        raise ValueError("the network must return one tensor of logits, (batch, classes)")
-    if y.shape != x.shape[:1] or y.dtype != torch.int64:
-        raise ValueError(f"labels must be {len(x)} int64 class numbers, not {tuple(y.shape)} {y.dtype}")
+    if shape is None or len(shape) != 2 or shape[1] < 2:
+        raise ValueError("the network must return one tensor of logits, (batch, classes), of at least two classes")
+    if not isinstance(y, Tensor) or y.shape != x.shape[:1] or y.dtype != torch.int64:
+        raise ValueError(f"labels must be {len(x)} int64 class numbers, not "
+                         f"{f'{tuple(y.shape)} {y.dtype}' if isinstance(y, Tensor) else type(y).__name__}")  # fmt: skip
     if len(y) == 0:
         raise ValueError("the batch is empty")
     low, high = int(y.min()), int(y.max())

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from edropout.channels import add_channels, cut_vector, cut_weight, take_channels
 from edropout.graph import Step, addresses, caller, substitute
-from edropout.layout import Layout, Plan, Structure, source_positions
+from edropout.layout import LayerCut, Layout, Plan, Structure, source_positions
 from edropout.norm import groups_of_pixels, normalise, normalise_by_batch_
 
 # Cutting the weight of a large linear layer costs passes over memory, which only pay from about this batch on.
@@ -29,7 +29,8 @@ class CompactRunner:
         modules: Modules that the graph calls.
         structure: The analysed graph.
         candidate: True: energies; batch norm uses the statistics of the batch and leaves the running ones alone. The
-            caller has put all other modules into eval mode. False: ordinary training with gradients.
+            caller has put all other modules into eval mode. False: ordinary training with gradients; running statistics
+            change with `update_statistics`.
         trained_norms: Names of the batch norms that are in train mode.
     """
 
@@ -44,6 +45,7 @@ class CompactRunner:
     ) -> None:
         self.modules, self.structure, self.candidate = modules, structure, candidate
         self.trained_norms = trained_norms
+        self._statistics: dict[_BatchNorm, tuple[Tensor | None, Tensor, Tensor, int]] = {}
         self.ready: Mapping[str, Tensor] = {}  # step -> its value with all channels, computed for all candidates
         self.ordinary = caller(model, modules)
         self.steps = structure.graph.steps
@@ -96,7 +98,7 @@ class CompactRunner:
             return [self._carry_out(step, {step.reads[0]: part}) for part in read[step.reads[0]]]
         if self.candidate and step.name in self.structure.graph.in_place:
             read = {name: self._owned(value, values, made) for name, value in read.items()}
-        if step.kind == "module" and self.candidate and isinstance(self.modules[step.target], _BatchNorm):
+        if step.kind == "module" and isinstance(self.modules[step.target], _BatchNorm):
             return self._batch_norm(step, read[step.reads[0]], None, made)
         return self._carry_out(step, read)
 
@@ -197,23 +199,45 @@ class CompactRunner:
         return fresh and source in made and self.structure.users[source] == [step]
 
     def _train_norm(
-        self, module: _BatchNorm, x: Tensor, weight: Tensor, bias: Tensor, cut: Any, by_batch: bool
+        self, module: _BatchNorm, x: Tensor, weight: Tensor, bias: Tensor, cut: LayerCut | None, by_batch: bool
     ) -> Tensor:
         if module.running_mean is None:
             return normalise(x, None, None, weight, bias, True, 0.0, module.eps)
-        mean, variance = cut_vector(module.running_mean, cut), cut_vector(module.running_var, cut)
-        factor = 0.0 if module.momentum is None else module.momentum
-        if by_batch and module.num_batches_tracked is not None:
-            module.num_batches_tracked.add_(1)
-            if module.momentum is None:
-                factor = 1.0 / float(module.num_batches_tracked)
-        y = normalise(x, mean, variance, weight, bias, by_batch, factor, module.eps)
-        if by_batch and cut.rows is not None:
-            rows = cut.rows.to(mean.device)
-            with torch.no_grad():
-                module.running_mean.index_copy_(0, rows, mean)
-                module.running_var.index_copy_(0, rows, variance)
+        rows = None if cut is None else cut.rows
+        mean, variance = (
+            buffer if rows is None else buffer.index_select(0, rows.to(buffer.device))
+            for buffer in (module.running_mean, module.running_var)
+        )
+        if not by_batch:
+            return normalise(x, mean, variance, weight, bias, False, 0.0, module.eps)
+        count = 0
+        if module in self._statistics:  # a module that is called again goes on where its first call ended
+            _, mean, variance, count = self._statistics[module]
+        elif rows is None:
+            mean, variance = mean.clone(), variance.clone()
+        count += 1
+        factor = module.momentum
+        if factor is None:
+            factor = 1.0 / (float(module.num_batches_tracked) + count)
+        y = normalise(x, mean, variance, weight, bias, True, factor, module.eps)
+        self._statistics[module] = rows, mean, variance, count
         return y
+
+    def update_statistics(self) -> None:
+        """Gives the batch norms the running statistics that training runs since the last call have found."""
+        with torch.no_grad():
+            for module, (rows, mean, variance, count) in self._statistics.items():
+                module.num_batches_tracked.add_(count)
+                for buffer, value in ((module.running_mean, mean), (module.running_var, variance)):
+                    if rows is None:
+                        buffer.copy_(value)
+                    else:
+                        buffer.index_copy_(0, rows.to(buffer.device), value)
+        self.forget_statistics()
+
+    def forget_statistics(self) -> None:
+        """Drops what `update_statistics` would write."""
+        self._statistics.clear()
 
 
 def _convolution(module: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:

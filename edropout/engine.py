@@ -45,6 +45,7 @@ class Engine:
         used |= {by_name[step.target] for step in graph.steps if step.kind == "attribute" and step.target in by_name}
         self._used = sum(parameter.numel() for parameter in used)
         self._all = sum(parameter.numel() for parameter in model.parameters())
+        self._then = self._now()
         self._check()
 
     def _check(self) -> None:
@@ -79,8 +80,8 @@ class Engine:
         found = dict(old)
         if places:
             measured = distributed.average(self.candidates.energies(states[places], x, y))
-            if bool(measured.isnan().any()):
-                raise ValueError("the energies are not numbers: the logits contain NaN")
+            if bool((measured.isnan() | (measured == -torch.inf)).any()):
+                raise ValueError("the energies are not numbers: the logits contain NaN or infinity")
             found |= {packed[place]: value for place, value in zip(places, measured, strict=True)}
         return torch.stack([found[key] for key in packed])
 
@@ -91,13 +92,31 @@ class Engine:
         return (self._used - sum(full - left for left, full in counts)) / self._all
 
     def train(self, state: Tensor, x: Tensor) -> tuple[Tensor, Plan]:
-        """Logits of the sub-network of `state`, ready for backward, and what is left of each layer."""
+        """Logits of the sub-network of `state`, ready for backward, and what is left of each layer.
+
+        Raises:
+            ValueError: A logit is not a finite number; running statistics have not changed then.
+        """
         if self._last is None or not torch.equal(self._last[0], state):
             self._last = (state.clone(), self.structure.plan(self.units.kept(state.cpu())))
         plan = self._last[1]
         set_switches(self.modules, self.model)
         steps = self.structure.graph.steps
-        return self.trainer.run(steps, {steps[0].name: _channels_last(x)}, plan), plan
+        self.trainer.forget_statistics()
+        logits = self.trainer.run(steps, {steps[0].name: _channels_last(x)}, plan)
+        if not bool(logits.isfinite().all()):
+            raise ValueError("the logits contain NaN or infinity")
+        self.trainer.update_statistics()
+        return logits, plan
+
+    def fits(self, x: Tensor) -> bool:
+        """True if this analysis holds for such inputs and for the modules that the network has now."""
+        example = self.example
+        alike = (example.shape[1:], example.dtype, example.device) == (x.shape[1:], x.dtype, x.device)
+        return alike and self._now() == self._then
+
+    def _now(self) -> list[nn.Module]:
+        return list(self.model.modules())
 
 
 def _channels_last(x: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,17 +15,22 @@ from edropout.layout import Plan
 
 
 @torch.no_grad()
-def recalibrate_(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
+def recalibrate_(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) -> nn.Module:
     """Replaces the running statistics of every batch norm by their averages over `batches` of inputs, in place.
 
     The statistics that training leaves behind belong to many states; eval mode needs those of one. Everything but
     batch norm runs in eval mode; `model` is in eval mode afterwards.
 
+    Args:
+        model: The network.
+        batches: Inputs, or (inputs, ...) as a DataLoader gives them; run through once.
+
     Raises:
         ValueError: `batches` is empty.
     """
-    batches = list(batches)
-    if not batches:
+    batches = iter(batches)
+    first = next(batches, None)
+    if first is None:
         raise ValueError("recalibrating batch norm needs at least one batch")
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     momenta = [norm.momentum for norm in norms]
@@ -33,14 +39,14 @@ def recalibrate_(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
         norm.reset_running_stats()
         norm.momentum = None
         norm.train()
-    for x in batches:
-        model(x)
+    for batch in itertools.chain([first], batches):
+        model(batch[0] if isinstance(batch, tuple | list) else batch)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return model.eval()
 
 
-def full_copy(model: nn.Module, batches: Iterable[Tensor] | None) -> nn.Module:
+def full_copy(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]] | None) -> nn.Module:
     """A copy of the full network in eval mode, recalibrated on `batches` if they are given."""
     result = copy.deepcopy(model).eval()
     return result if batches is None else recalibrate_(result, batches)

@@ -53,8 +53,13 @@ class KeptStep:
     def __init__(self) -> None:
         self._memory: dict[tuple[nn.Parameter, str], Tensor] = {}
 
-    def __call__(self, optimizer: Optimizer, numbers: Mapping[nn.Parameter, tuple[int, Tensor]]) -> None:
-        """One step; `numbers` is what `kept_numbers` says."""
+    def __call__(
+        self,
+        optimizer: Optimizer,
+        numbers: Mapping[nn.Parameter, tuple[int, Tensor]],
+        scaler: torch.amp.GradScaler | None = None,
+    ) -> None:
+        """One step, by way of the scaler if there is one; `numbers` is what `kept_numbers` says."""
         stand_ins: list[tuple[dict, int, nn.Parameter, nn.Parameter]] = []
         for group in optimizer.param_groups:
             for place, parameter in enumerate(group["params"]):
@@ -63,7 +68,7 @@ class KeptStep:
                     stand_ins.append((group, place, parameter, stand_in))
                     group["params"][place] = stand_in
         try:
-            optimizer.step()
+            optimizer.step() if scaler is None else scaler.step(optimizer)
         finally:
             for group, place, parameter, stand_in in stand_ins:
                 group["params"][place] = parameter

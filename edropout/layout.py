@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from edropout.graph import Graph, Step
-from edropout.roles import norm_partners, roles
+from edropout.roles import is_norm, norm_partners, roles
 
 # None stands for all channels in their order, a LongTensor for the channels that are left; missing ones are zero.
 Layout = Tensor | None
@@ -49,6 +50,10 @@ class Structure:
         self.graph = graph
         self.roles = roles(graph, modules)
         self.users = graph.users()
+        for step in graph.steps:
+            module = modules[step.target] if step.kind == "module" else None
+            if isinstance(module, _BatchNorm) and not is_norm(module):
+                raise ValueError(f"nothing can be pruned exactly: batch norm '{step.target}' holds modules of its own")
         self._check_changes()
         self.partners = norm_partners(graph, modules)
         self.sizes: dict[str, int] = {}
@@ -114,8 +119,8 @@ class Structure:
         """Raises ValueError, naming the layer, if `kept` cannot be applied."""
         for layer, mask in kept.items():
             if layer not in self.sizes:
-                raise ValueError(f"layer '{layer}' cannot be cut exactly: it is no convolution or linear layer that "
-                                 "the network calls once with a weight of its own")  # fmt: skip
+                raise ValueError(f"layer '{layer}' cannot be cut exactly: it is no convolution or linear layer (of "
+                                 "two-dimensional values) that is called once with a weight of its own")  # fmt: skip
             if mask.dtype != torch.bool or mask.shape != (self.sizes[layer],):
                 raise ValueError(f"kept['{layer}'] must be {self.sizes[layer]} booleans, "
                                  f"not {tuple(mask.shape)} {mask.dtype}")  # fmt: skip

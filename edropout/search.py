@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +14,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from edropout import distributed, evolution
-from edropout.checks import check_approximations, check_batch, check_hyper_parameters
+from edropout.checks import (
+    check_batch,
+    check_counts,
+    check_network,
+    check_optimizer,
+    check_probabilities,
+    check_state,
+)
 from edropout.engine import Engine
 from edropout.evaluation import authors_counts, full_copy, parameter_counts, recalibrate_
 from edropout.kept_step import KeptStep, kept_numbers
@@ -96,10 +104,25 @@ class EDropout:
         energy_examples: int | None = None,
         energy_dtype: torch.dtype | None = None,
     ) -> None:
-        check_hyper_parameters(model, population_size, mutation_factor, crossover_rate, initial_kept, reevaluate_every)
-        check_approximations(population_size, candidates_per_step, energy_examples, energy_dtype)
+        check_network(model)
+        check_probabilities(mutation_factor=mutation_factor, crossover_rate=crossover_rate, initial_kept=initial_kept)
+        check_counts(
+            population_size=(population_size, 4),  # a state and three others
+            reevaluate_every=(reevaluate_every, 0),
+            freeze_epoch=(freeze_epoch, 1),
+            workers=(workers, 1),
+            candidates_per_step=(candidates_per_step, 1),
+            energy_examples=(energy_examples, 2),  # batch norm needs a batch
+        )
+        if candidates_per_step is not None and candidates_per_step > population_size:
+            raise ValueError(f"candidates_per_step must be at most {population_size}, not {candidates_per_step}")
+        if energy_dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
+            raise ValueError(f"energy_dtype must be torch.float32, bfloat16, float16 or None, not {energy_dtype}")
+        if not isinstance(target, Target | None):
+            raise ValueError(f"target must be a Target, as Target(kept=0.2, warm_up=100, steps=1000), not {target!r}")
         self.model = model.module if isinstance(model, DistributedDataParallel) else model
         self.units = Units(self.model) if units is None else units
+        self.units.check(self.model)
         self.mutation_factor, self.crossover_rate, self.mutation = mutation_factor, crossover_rate, mutation
         self.freeze_epoch, self.reevaluate_every, self.workers = freeze_epoch, reevaluate_every, workers
         self.candidates_per_step = population_size if candidates_per_step is None else candidates_per_step
@@ -122,7 +145,7 @@ class EDropout:
         self._steps_of_epoch = 0
         self._engine: Engine | None = None
         self._numbers: dict[nn.Parameter, tuple[int, Tensor]] = {}
-        self._kept_step = KeptStep()
+        self._kept_step, self._averaged = KeptStep(), False
         if example is not None:
             self._engine_for(example)
 
@@ -148,20 +171,43 @@ class EDropout:
             ValueError: A label is no class, the logits are not numbers, or a batch norm would see a single value for
                 each channel. Nothing has changed then.
         """
+        if not isinstance(x, Tensor):
+            raise ValueError(f"the input must be a tensor, not {type(x).__name__}")
         engine = self._engine_for(x)
         check_batch(engine.structure.graph, engine.modules, x, y)
-        if not self.frozen:
-            self._evolve(engine, x, y)
-        logits, plan = engine.train(self.best_state, x)
+        with self._undone_on_error():
+            if not self.frozen:
+                self._evolve(engine, x, y)
+            logits, plan = engine.train(self.best_state, x)
         self._numbers = kept_numbers(engine.modules, plan)
+        self._averaged = False
         return criterion(logits, y)
 
-    def step(self, optimizer: Optimizer) -> None:
-        """Lets the optimiser move what the last `loss` kept; everything else keeps its bits, optimiser state too."""
-        distributed.average_gradients(self.model.parameters())
+    def step(self, optimizer: Optimizer, *, scaler: torch.amp.GradScaler | None = None) -> None:
+        """Lets the optimiser move what the last `loss` kept; everything else keeps its bits, optimiser state too.
+
+        Args:
+            optimizer: One that treats each weight by itself, as SGD, Adam or Adadelta do.
+            scaler: Takes the step in its way: unscales the gradients and skips the step if one is not finite. With a
+                target, call its `unscale_` before.
+
+        Raises:
+            ValueError: The optimiser looks at whole matrices or needs a closure.
+        """
+        check_optimizer(optimizer)
+        self.average_gradients()
         if self.target is not None and self.target.informed and not self.frozen:
             self._learn_scores()
-        self._kept_step(optimizer, self._numbers)
+        self._kept_step(optimizer, self._numbers, scaler)
+
+    def average_gradients(self) -> None:
+        """Averages the gradients over the ranks of torch.distributed, once after a `loss`.
+
+        `step` does it; call it yourself before what looks at the gradients, such as clipping.
+        """
+        if not self._averaged:
+            distributed.average_gradients(self.model.parameters())
+        self._averaged = True
 
     def end_epoch(self) -> dict[str, float]:
         """Closes an epoch: adds its values to `history`, returns them, and freezes if the time has come."""
@@ -179,8 +225,12 @@ class EDropout:
         return values
 
     def freeze(self) -> None:
-        """Makes the best state final: from now on its sub-network is trained, without evolution."""
-        if self.target is None or self._engine is None:
+        """Makes the best state final: from now on its sub-network is trained, without evolution.
+
+        Raises:
+            ValueError: There is a target, and no batch has been seen yet, so shapes are unknown.
+        """
+        if self.target is None:
             self.frozen_state = self.best_state.clone()
         else:
             self.frozen_state = self._exactly(self.target.kept, self.best_state)
@@ -189,7 +239,8 @@ class EDropout:
         """The physically smaller network of the best state, with weights of its own.
 
         Args:
-            batches: Inputs on which its batch-norm statistics are measured anew; None to keep the running ones.
+            batches: Inputs, or (inputs, ...) as a DataLoader gives them, on which its batch-norm statistics are
+                measured anew; None to keep the running ones.
 
         Raises:
             ValueError: No batch has been seen yet, so shapes are unknown.
@@ -239,11 +290,9 @@ class EDropout:
         """Goes on exactly where `state_dict` was taken.
 
         Raises:
-            ValueError: The state belongs to another network or population size.
+            ValueError: The state is not one, or belongs to another network or population size. Nothing has changed.
         """
-        if state["population"].shape != self.population.shape:
-            raise ValueError(f"the saved population is {tuple(state['population'].shape)}, "
-                             f"this search has {tuple(self.population.shape)}")  # fmt: skip
+        check_state(state, self.state_dict(), self.units)
         device = self.population.device
         self.population = state["population"].to(device, copy=True)
         self.energies = state["energies"].to(device, copy=True)
@@ -257,11 +306,10 @@ class EDropout:
         self._sums = dict(state["sums"])
 
     def _evolve(self, engine: Engine, x: Tensor, y: Tensor) -> None:
-        """Mutation, crossover, selection on one batch; changes nothing if an energy is not a number."""
+        """Mutation, crossover, selection on one batch."""
         if self.target is not None and self.target.stage(self.steps) == 0:
             self.steps += 1
             return
-        before = self.generator.get_state()
         stage, count, population = self._held(self.population)
         mutants = self.mutation(population, self.mutation_factor, self.generator)
         candidates = evolution.cross(population, mutants, self.crossover_rate, self.generator)
@@ -273,13 +321,9 @@ class EDropout:
         size, first = len(population), self.steps * self.candidates_per_step
         turn = (torch.arange(self.candidates_per_step, device=population.device) + first) % size
         states = torch.cat([population, candidates[turn]]) if anew else candidates[turn]
-        try:
-            seen = x[: self.energy_examples], y[: self.energy_examples]
-            found = engine.energies(states, *seen, known=None if anew else (population, self.energies))
-        except ValueError:
-            self.generator.set_state(before)
-            raise
-        energies = found[:size] if anew else self.energies
+        seen = x[: self.energy_examples], y[: self.energy_examples]
+        found = engine.energies(states, *seen, known=None if anew else (population, self.energies))
+        energies = found[:size] if anew else self.energies.to(found.dtype)
         rivals = torch.full_like(energies, torch.inf).index_copy_(0, turn, found[-len(turn) :])
         self._stage, self._count = stage, count
         self.population, self.energies = evolution.select(population, energies, candidates, rivals)
@@ -289,6 +333,17 @@ class EDropout:
         self._sums["mean_energy"] += float(self.energies.mean())
         if self.target is None and bool((self.population == self.population[0]).all()):
             self.freeze()
+
+    @contextmanager
+    def _undone_on_error(self) -> Iterator[None]:
+        """Takes back what a batch has changed if it ends in an error."""
+        before, generator = {**vars(self), "_sums": dict(self._sums)}, self.generator.get_state()
+        try:
+            yield
+        except Exception:
+            vars(self).update(before)
+            self.generator.set_state(generator)
+            raise
 
     def _held(self, population: Tensor) -> tuple[int, int, Tensor]:
         """Stage of the descent, units that its states keep, and the population cut down to them if it is new."""
@@ -307,7 +362,7 @@ class EDropout:
         def of(count: int) -> Tensor:
             return self.units.repair_(hold(state[None], count, self.scores, quiet, self.generator))[0]
 
-        return of(count_for_share(share, self.units.num_units, lambda count: self._engine.share(of(count))))
+        return of(count_for_share(share, self.units.num_units, lambda count: self._seen_engine().share(of(count))))
 
     def _learn_scores(self) -> None:
         """Updates the moving averages of the units that were kept in the last backward."""
@@ -318,8 +373,8 @@ class EDropout:
         self.scores = torch.where(self.best_state, averaged, self.scores)
 
     def _engine_for(self, x: Tensor) -> Engine:
-        """The analysis of the network for inputs of this size, made when the size is first met."""
-        if self._engine is None or self._engine.example.shape[1:] != x.shape[1:]:
+        """The analysis of the network for inputs of this size, anew when it meets a new size or network."""
+        if self._engine is None or not self._engine.fits(x):
             self._engine = Engine(self.model, self.units, x, workers=self.workers, energy_dtype=self.energy_dtype)
         return self._engine
 

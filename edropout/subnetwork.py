@@ -203,7 +203,7 @@ def _sizes(graph: Graph, modules: Mapping[str, nn.Module]) -> dict[str, int]:
 def _check(kept: Mapping[str, Tensor], sizes: Mapping[str, int]) -> None:
     for layer, mask in kept.items():
         if layer not in sizes:
-            raise ValueError(f"layer '{layer}' cannot be cut exactly: it is no convolution or linear layer that the "
-                             "network calls once with a weight of its own")  # fmt: skip
+            raise ValueError(f"layer '{layer}' cannot be cut exactly: it is no convolution or linear layer that "
+                             "is called once with a weight of its own")  # fmt: skip
         if mask.dtype != torch.bool or mask.shape != (sizes[layer],):
             raise ValueError(f"kept['{layer}'] must be {sizes[layer]} booleans, not {tuple(mask.shape)} {mask.dtype}")

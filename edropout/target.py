@@ -46,6 +46,8 @@ class Target:
             raise ValueError(f"the target's kept share must be in (0, 1], not {self.kept}")
         if self.warm_up < 0 or self.steps < 1 or self.stages < 1:
             raise ValueError("the target needs warm_up >= 0, steps >= 1 and stages >= 1")
+        if not 0 <= self.memory < 1 or self.noise < 0:
+            raise ValueError("the target needs a memory in [0, 1) and noise >= 0")
 
     def stage(self, step: int) -> int:
         """Stage of a batch: 0 in the warm-up, `stages` once the descent is over."""
@@ -70,13 +72,19 @@ def unit_scores(units: Units, modules: dict[str, nn.Module], partners: dict[str,
     found = []
     for layer in units.sizes:
         module = modules[layer]
-        if isinstance(module, nn.Linear):
-            found.append(-(module.weight * module.weight.grad).sum(0))
-            continue
+        score = module.weight.new_zeros(units.sizes[layer])
         owners = [modules[name] for name in partners.get(layer, [])] or [module]
-        parameters = [p for owner in owners for p in owner.parameters(recurse=False)]
-        found.append(-sum((p * p.grad).flatten(1).sum(1) if p.ndim > 1 else p * p.grad for p in parameters))
-    return torch.cat(found).detach()
+        for parameter in [module.weight] if isinstance(module, nn.Linear) else _parameters(owners):
+            if parameter.grad is not None:  # None: it is not trained
+                product = (parameter * parameter.grad).detach()
+                rest = [axis for axis in range(product.ndim) if axis != int(isinstance(module, nn.Linear))]
+                score -= product.sum(rest) if rest else product
+        found.append(score)
+    return torch.cat(found)
+
+
+def _parameters(modules: list[nn.Module]) -> list[nn.Parameter]:
+    return [parameter for module in modules for parameter in module.parameters(recurse=False)]
 
 
 def hold(states: Tensor, count: int, scores: Tensor, target: Target, generator: torch.Generator) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from edropout.graph import Graph, Ref, Step, substitute
 from edropout.untouched import no_random_numbers, unchanged
@@ -263,6 +264,8 @@ def trace(model: nn.Module) -> tuple[Graph, dict[str, nn.Module]]:
         raise ValueError(f"{refuse} uses a tensor that changes from call to call")
     if any(step.target in (F.batch_norm, torch.batch_norm, F.instance_norm) for step in train.steps):
         raise ValueError(f"{refuse} normalises by a function: use modules, whose statistics can be told apart")
+    if any(isinstance(part, _InstanceNorm) and part.track_running_stats for part in model.modules()):
+        raise ValueError(f"{refuse} has instance norms with running statistics")
     if sum(step.kind == "input" for step in train.steps) != 1:
         raise ValueError(f"{type(model).__name__}.forward must take exactly one tensor")
     called = {step.target for step in train.steps if step.kind == "module"}

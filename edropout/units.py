@@ -74,6 +74,15 @@ class Units:
             warnings.warn(f"{type(model).__name__} has no filters to drop besides those of a stem: its units are the "
                           f"{self.num_units} inputs of its last linear layer alone", stacklevel=2)  # fmt: skip
 
+    def check(self, model: nn.Module) -> None:
+        """Raises ValueError if these are the units of another network than `model`."""
+        modules = dict(model.named_modules())
+        for layer, size in self.sizes.items():
+            weight = getattr(modules.get(layer), "weight", None)
+            if weight is None or size != weight.shape[int(isinstance(modules[layer], nn.Linear))]:
+                raise ValueError(f"the units are those of another network: {type(model).__name__} has no layer "
+                                 f"'{layer}' of {size} units")  # fmt: skip
+
     def split(self, state: Tensor) -> dict[str, Tensor]:
         """Cuts a state, (num_units,) bool or (..., num_units), into views per layer.
 

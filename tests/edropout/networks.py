@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 
 import torch
 import torchvision
@@ -89,3 +90,17 @@ def assert_energies_of_masked_networks(search: EDropout, x: Tensor, y: Tensor) -
         masked = copy.deepcopy(start)
         mask_(masked, search.units.kept(state))
         assert abs(energy(masked(x), y) - found).item() < 1e-10
+
+
+def batch(count: int = 8, seed: int = 0, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, 3, 8, 8, generator=generator, dtype=dtype), torch.arange(count) % 5
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return disturb(small_network(12))
+
+
+def fingerprint(model: nn.Module) -> str:
+    return hashlib.sha256(b"".join(v.numpy().tobytes() for v in model.state_dict().values())).hexdigest()
