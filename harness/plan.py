@@ -20,7 +20,20 @@ from harness.result import PROTOCOL
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA_PATH = ROOT / "workflow" / "schemas" / "config.schema.yaml"
 RESERVED_TARGETS = {
-    *("all", "default", "status", "plan", "data", "cell", "listing", "collect", "tables", "statistics", "figures"),
+    *(
+        "all",
+        "default",
+        "status",
+        "plan",
+        "prepare",
+        "data",
+        "cell",
+        "listing",
+        "collect",
+        "tables",
+        "statistics",
+        "figures",
+    ),
     *("table_report", "report", "announce", "artifacts"),
 }
 """Rules besides the methods' own: a table of the same name could not be a target."""
@@ -234,8 +247,17 @@ def data_section(config: Config, dataset: str) -> Config:
     Raises:
         ConfigError: `config` does not define it.
     """
-    _require(dataset, config["datasets"], f"results/data/{dataset}.safetensors", "dataset")
+    _require(dataset, config["datasets"], f"results/data/{dataset}", "dataset")
     return {key: value for key, value in config["datasets"][dataset].items() if key != "recipe"}
+
+
+def prepared(config: Config, dataset: str) -> str:
+    """Where the prepared dataset lies, relative to the working folder: another section has another file.
+
+    Raises:
+        ConfigError: `config` does not define it.
+    """
+    return f"results/data/{dataset}-{digest(data_section(config, dataset))[:8]}.safetensors"
 
 
 def folder(cell: Mapping[str, Any]) -> str:

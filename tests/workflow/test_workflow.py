@@ -12,6 +12,8 @@ import pytest
 import yaml
 from projects import ROOT, SECRET, environment, reduced
 
+from harness import plan
+
 CELL = "results/digits/resnet8"
 
 
@@ -78,6 +80,19 @@ def test_changing_a_hyper_parameter_runs_its_cells_alone(fresh):
     config["methods"]["l1"] = {"prune_ratio": 0.25}
     fresh.configure(config)
     assert planned(fresh.snakemake("-n")[1]).get("l1") == 1 and "dense" not in planned(fresh.snakemake("-n")[1])
+
+
+def test_changing_a_dataset_runs_its_cells_in_the_same_run(fresh):
+    config = fresh.config
+    config["datasets"]["digits"]["split_seed"] = 5
+    fresh.configure(config)
+    assert {"data": 1, "dense": 1, "l1": 1, "collect": 1}.items() <= planned(fresh.snakemake("-n")[1]).items()
+
+
+def test_a_dataset_that_is_prepared_again_runs_no_cell(fresh):
+    (fresh.folder / plan.prepared(fresh.config, "digits")).unlink()
+    assert planned(fresh.snakemake("prepare")[1])["data"] == 1
+    assert "Nothing to be done" in fresh.snakemake("-n")[1]
 
 
 def test_the_dry_run_needs_no_torch(fresh):

@@ -29,8 +29,6 @@ if not workflow.deployment_settings.deployment_method:
     shell.prefix(f"set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
 
 CELL = "results/{dataset}/{model}/{method}/seed{seed}"
-PREPARED = "results/data/{dataset}.safetensors"
-DATA = ancient(PREPARED)  # What is in it is part of each cell's parameters: preparing it again reruns no cell.
 DENSE = "results/{dataset}/{model}/dense/seed{seed}/start.safetensors"
 EDROPOUT = "results/{dataset}/{model}/edropout/seed{seed}/metrics.json"
 PAPER = "results/paper/{table}"
@@ -63,6 +61,7 @@ with one_sentence():
 
 wildcard_constraints:
     dataset="[a-z0-9_.-]+",
+    section="[0-9a-f]{8}",
     model="[a-z0-9_.]+",
     method="[a-z0-9_.-]+",
     seed="[0-9]+",
@@ -82,10 +81,22 @@ def cell_json(wildcards):
     return json.dumps(cell, sort_keys=True)
 
 
-def data_json(wildcards):
-    """What a dataset is prepared from: a parameter of its rule."""
+def prepared(wildcards):
+    """The file of the cell's dataset, as its section of config.yaml asks for it."""
     with one_sentence():
-        return json.dumps(plan.data_section(config, wildcards.dataset))
+        return plan.prepared(config, wildcards.dataset)
+
+
+DATA = ancient(prepared)  # What is in it is part of each cell's parameters: preparing it again reruns no cell.
+
+
+def data_json(wildcards):
+    """What a dataset is prepared from."""
+    with one_sentence():
+        section, path = plan.data_section(config, wildcards.dataset), plan.prepared(config, wildcards.dataset)
+    if wildcards.section not in path:
+        raise WorkflowError(f"the section 'datasets.{wildcards.dataset}' of config.yaml makes {path}: ask for it")
+    return json.dumps(section)
 
 
 def method_code(wildcards, input):

@@ -3,9 +3,9 @@
 
 rule data:
     output:
-        PREPARED,
+        "results/data/{dataset}-{section}.safetensors",
     log:
-        "results/data/{dataset}.log",
+        "results/data/{dataset}-{section}.log",
     conda:
         "../../envs/suite.yaml"
     resources:
@@ -17,3 +17,9 @@ rule data:
     shell:
         "python -m harness.datasets --name {wildcards.dataset:q} --data {params.section:q}"
         " --root {resources.root:q} --out {output:q} {resources.download} 2>&1 | tee {log:q}"
+
+
+# All that the tables under `build` need, for machines that have no network later.
+rule prepare:
+    input:
+        sorted({plan.prepared(config, name) for table in config["build"] for name in config["tables"][table]["datasets"]}),
