@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -49,7 +50,8 @@ def observe(graph: Graph, model: nn.Module, modules: Mapping[str, nn.Module], ex
             own = _run(model, model, example)
         except RandomNumbersError as error:
             raise ValueError(f"nothing in {name} can be pruned: {error} in eval mode") from error
-    if len(followed) != len(own) or not all(map(close, followed, own)):
+    same = all(map(close, followed.values, own.values)) and len(followed.values) == len(own.values)
+    if not same or not all(map(close, followed.gradients or (), own.gradients or ())):
         raise ValueError(
             f"nothing in {name} can be pruned exactly: torch.fx follows it to another output or other gradients than "
             "its own. A usual cause is a value that is changed in place (x += ...) and read again under an older name"
@@ -82,21 +84,25 @@ def close(one: Tensor | None, other: Tensor | None) -> bool:
     return float((one - other).norm()) <= 10 * precision**0.5 * float(other.norm())
 
 
-def _run(model: nn.Module, compute: Callable[[Tensor], Any], example: Tensor) -> list[Tensor | None]:
-    """The tensors that `compute` returns and the gradients of a fixed weighted sum of them."""
+@dataclass(frozen=True)
+class _Run:
+    """The tensors that a computation returns, and the gradients of a fixed weighted sum of them (None: it has none)."""
+
+    values: list[Tensor]
+    gradients: tuple[Tensor | None, ...] | None
+
+
+def _run(model: nn.Module, compute: Callable[[Tensor], Any], example: Tensor) -> _Run:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with no_random_numbers(example.device), unchanged(model), torch.enable_grad():
         found = tensors(compute(first_samples(example)))
         weighted = [(value * _weights(value)).sum() for value in found if value.requires_grad]
-        gradients: tuple[Tensor | None, ...] = ()
+        gradients = None
         if weighted and parameters:
-            try:
+            # cuDNN's recurrent layers have no gradient in eval mode, reentrant checkpoints none by this call.
+            with suppress(RuntimeError):
                 gradients = torch.autograd.grad(sum(weighted), parameters, allow_unused=True)
-            except (
-                RuntimeError
-            ):  # the network itself cannot be differentiated in eval mode, as cuDNN's recurrent layers
-                gradients = ()
-        return [*(value.detach() for value in found), *gradients]
+        return _Run([value.detach() for value in found], gradients)
 
 
 def _weights(value: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.utils.checkpoint import CheckpointFunction
 
 from edropout.graph import Graph, Ref, Step, substitute
 from edropout.untouched import no_random_numbers, unchanged
@@ -117,11 +118,18 @@ def _switches() -> tuple[bool, ...]:
 
 @contextmanager
 def _no_custom_gradients() -> Iterator[None]:
-    """torch.fx would follow an autograd.Function into its forward and lose its backward: makes it fail instead."""
+    """torch.fx would follow an autograd.Function into its forward and lose its backward: makes it fail instead.
+
+    Checkpoints have the ordinary gradient and are followed; their saving of memory is lost.
+    """
     apply = torch.autograd.Function.__dict__["apply"]
 
     def fail(cls: type, *args: Any, **kwargs: Any) -> Any:
-        if any(isinstance(arg, fx.Proxy) for arg in (*args, *kwargs.values())):
+        if cls is CheckpointFunction:
+            run, _, *args = args
+            return run(*args)
+        followed = any(isinstance(arg, fx.Proxy) for arg in (*args, *kwargs.values()))
+        if followed and cls.__module__ != CheckpointFunction.__module__:
             raise ValueError(f"{cls.__name__} has a gradient of its own")
         return apply.__get__(None, cls)(*args, **kwargs)
 

@@ -50,7 +50,7 @@ class Units:
         calls = [s for s in graph.steps if s.kind == "module" and counts[s.target] == 1]
         layers = [s for s in calls if is_convolution(modules[s.target]) or is_linear(modules[s.target])]
         linear = [s for s in layers if is_linear(modules[s.target])]
-        users = graph.users()
+        users, with_weights = graph.users(), _steps_with_weights(graph, modules, model)
         self.sizes: dict[str, int] = {}
         self.shortcut_norms: dict[str, str] = {}
         for step in layers:
@@ -59,8 +59,8 @@ class Units:
                 if (final_linear and step is linear[-1]) or (hidden_linear and step is not linear[-1]):
                     self.sizes[step.target] = module.in_features
                 continue
-            is_stem = _reaches_input(step, graph, modules)
-            if (is_stem and not prune_stem) or _reaches_output(step, users, modules):
+            is_stem = _reaches_input(step, graph, with_weights)
+            if (is_stem and not prune_stem) or _reaches_output(step, users, with_weights):
                 continue
             self.sizes[step.target] = module.out_channels
             if shortcut_norms and _is_shortcut(step, users, modules):
@@ -128,20 +128,39 @@ class Units:
         return states
 
 
-def _reaches_input(step: Step, graph: Graph, modules: Mapping[str, nn.Module]) -> bool:
+def _steps_with_weights(graph: Graph, modules: Mapping[str, nn.Module], model: nn.Module) -> set[str]:
+    """Names of the steps that mix channels; norms and activations scale each on its own."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    matrices: set[str] = set()  # values that are computed from the weights alone
+    found = set()
+    for step in graph.steps:
+        if step.kind == "attribute":
+            if step.target in parameters and parameters[step.target].ndim > 1:
+                matrices.add(step.name)
+        elif step.kind == "module":
+            if any(parameter.ndim > 1 for parameter in modules[step.target].parameters()):
+                found.add(step.name)
+        elif step.reads and matrices.issuperset(step.reads):
+            matrices.add(step.name)
+        elif not matrices.isdisjoint(step.reads):
+            found.add(step.name)
+    return found
+
+
+def _reaches_input(step: Step, graph: Graph, with_weights: set[str]) -> bool:
     """True if no other layer with weights lies between the network's input and `step`."""
     by_name = {entry.name: entry for entry in graph.steps}
     waiting, seen = list(step.reads), set(step.reads)
     while waiting:
         source = by_name[waiting.pop()]
-        if _has_weights(source, modules):
+        if source.name in with_weights:
             return False
         waiting += set(source.reads) - seen
         seen.update(source.reads)
     return True
 
 
-def _reaches_output(step: Step, users: Mapping[str, list[Step]], modules: Mapping[str, nn.Module]) -> bool:
+def _reaches_output(step: Step, users: Mapping[str, list[Step]], with_weights: set[str]) -> bool:
     """True if the network's output comes from `step` without another layer with weights in between."""
     waiting, seen = [step], {step.name}
     while waiting:
@@ -149,15 +168,10 @@ def _reaches_output(step: Step, users: Mapping[str, list[Step]], modules: Mappin
             if user.kind == "output":
                 return True
             asks_for_size = user.target in ("size", "dim", getattr)
-            if user.name not in seen and not asks_for_size and not _has_weights(user, modules):
+            if user.name not in seen | with_weights and not asks_for_size:
                 seen.add(user.name)
                 waiting.append(user)
     return False
-
-
-def _has_weights(step: Step, modules: Mapping[str, nn.Module]) -> bool:
-    """True for a layer that mixes channels; norms and activations scale each on its own."""
-    return step.kind == "module" and any(parameter.ndim > 1 for parameter in modules[step.target].parameters())
 
 
 def _is_shortcut(step: Step, users: Mapping[str, list[Step]], modules: Mapping[str, nn.Module]) -> bool:

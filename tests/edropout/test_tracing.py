@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from networks import assert_energies_of_masked_networks, disturb
 from torch import Tensor, nn
+from torch.nn.utils.prune import l1_unstructured
+from torch.utils.checkpoint import checkpoint
 
 from edropout import EDropout, Units, mask_, prune
 
@@ -137,6 +139,23 @@ class PoolsItsOwnWay(nn.AdaptiveAvgPool2d):
         return super().forward(x.clamp(min=0.1) ** 3) ** (1 / 3)
 
 
+class Checkpoints(Network):
+    reentrant = False
+
+    def middle(self, x: Tensor) -> Tensor:
+        return checkpoint(self.one, x, use_reentrant=self.reentrant)
+
+
+class CheckpointsReentrantly(Checkpoints):
+    reentrant = True
+
+
+class Cosine(Network):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.one(self.stem(x))).mean((2, 3))
+        return F.linear(F.normalize(x), F.normalize(self.classify.weight))
+
+
 class GeneralizedMean(Network):
     def __init__(self) -> None:
         super().__init__()
@@ -247,6 +266,9 @@ def batch() -> tuple[Tensor, Tensor]:
         MakesATensor,
         HoldsSomethingFrozen,
         HoldsAGradientOfItsOwn,
+        Checkpoints,
+        CheckpointsReentrantly,
+        Cosine,
         GeneralizedMean,
         HoldsAStandardizedLayer,
         DividesByItsWidth,
@@ -298,6 +320,15 @@ def test_what_cannot_be_followed_exactly_is_refused(make: type[Network], sentenc
     with pytest.raises(ValueError, match=sentence):
         EDropout(model).loss(x, y)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_weight_that_is_no_leaf_is_copied() -> None:
+    model, (x, _) = disturb(Network()), batch()
+    l1_unstructured(model.other, "weight", 0.5)
+    model, kept = model.double().eval(), {"one": torch.arange(6) > 1}
+    smaller = prune(model, kept, x)
+    mask_(model, kept)
+    assert (smaller(x) - model(x)).abs().max().item() < 1e-10
 
 
 def test_a_network_reads_the_buffer_of_today() -> None:
