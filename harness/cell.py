@@ -162,7 +162,7 @@ def run_cell(arguments: Any, run: Run) -> dict[str, Any]:
             "total_epochs": run.epoch,
         },
         "extra": dict(run.logged),
-        "latency": measure.latency({"model": network, "dense": dense}, loaded.input_shape, batch_size=LATENCY_BATCH),
+        "latency": measured_latency({"model": network, "dense": dense}, loaded.input_shape),
         "time": training_time(run.history),
         "provenance": origin,
     }
@@ -225,6 +225,18 @@ def sizes(network: nn.Module, dense: nn.Module, folder: Path, task: Task) -> dic
         "dense_file_bytes": len(save({name: value.contiguous() for name, value in dense.state_dict().items()})),
         "compressed_bytes": None if compressed is None else int(compressed),
     }
+
+
+def measured_latency(networks: dict[str, nn.Module], input_shape: tuple[int, int, int]) -> dict[str, Any]:
+    """Forward times at `LATENCY_BATCH`, or at the largest half of it that fits into the GPU's memory."""
+    batch_size = LATENCY_BATCH
+    while True:
+        try:
+            return measure.latency(networks, input_shape, batch_size=batch_size)
+        except torch.OutOfMemoryError:
+            if batch_size == 1:
+                raise
+            batch_size //= 2
 
 
 def training_time(history: list[Mapping[str, Any]]) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def prepare(name: str, section: Mapping[str, Any], *, root: Path, out: Path, dow
         raise DataError(f"config key 'datasets.{name}.{unknown[0]}' is unknown: the keys are {', '.join(sorted(KEYS))}")
     source = read_source(name, section, root=root, download=section.get("download", download))
     check_labels(source, name=name)
-    check_classes(source, name=name)
+    check_classes(source, name=name, num_classes=section.get("num_classes"))
     source = split(source, name, section)
     check_labels(source, name=name)
     return write(out, *contents(source, name, section))
@@ -128,6 +128,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         checksum = prepare(given.name, given.data, root=given.root, out=given.out, download=given.download)
+    except KeyboardInterrupt:
+        print(f"dataset '{given.name}' was stopped; the next start begins anew", file=sys.stderr)
+        return 128 + signal.SIGINT
     except DataError as error:
         print(error, file=sys.stderr)
         return 1

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -16,9 +18,13 @@ from typing import Any
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; on success flush it to disk and rename it to `path`."""
+    """Yield a temporary path in the same folder; on success flush it to disk and rename it to `path`.
+
+    What killed processes have left of writing `path` goes first.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -38,6 +44,16 @@ def sweep(path: Path, idle_seconds: float = 3600) -> None:
         with contextlib.suppress(FileNotFoundError):  # Its own process may be about to rename it.
             if time.time() - left.stat().st_mtime > idle_seconds:
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def advice(error: Exception) -> str:
+    """What to do about an error of writing."""
+    number = getattr(error, "errno", None)
+    if found := re.search(r"os error (\d+)", str(error)):  # safetensors gives no number but this.
+        number = int(found[1])
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "free some disk space or choose another folder"
+    return "choose another folder or put this right"
 
 
 def _umask() -> int:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from harness.files import replacing
+from harness.files import advice, replacing
 
 FORMAT = "1"
 SPLITS = ("train", "val", "test")
@@ -84,7 +84,7 @@ def write(path: str | Path, description: Description, tensors: Mapping[str, Tens
         with replacing(path) as temporary:
             save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, metadata=metadata)
     except (OSError, SafetensorError) as error:
-        raise DataError(f"{path} cannot be written ({error}): free some disk space or choose another folder") from error
+        raise DataError(f"{path} cannot be written ({error}): {advice(error)}") from error
     return checksum
 
 

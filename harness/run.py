@@ -88,6 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
         metrics = result.read(arguments.out)
         if metrics["status"] == "failed":
             record_failure(folder)
+            for name in ("model.safetensors", "model.json"):
+                (folder / name).unlink(missing_ok=True)  # Of an earlier run: a failed cell has no network.
             print(f"{folder} failed: {metrics['error']}", file=sys.stderr)
             if arguments.start and not arguments.start.exists():
                 arguments.start.touch()  # Empty: what starts here then fails with a sentence.

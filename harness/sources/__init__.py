@@ -78,12 +78,13 @@ def check_labels(source: Source, *, name: str) -> None:
             )
 
 
-def check_classes(source: Source, *, name: str) -> None:
-    """Raise DataError unless the examples to learn from have all classes of the dataset."""
+def check_classes(source: Source, *, name: str, num_classes: int | None) -> None:
+    """Raise DataError unless the examples to learn from have all classes of the dataset, `num_classes` if given."""
     part = source.parts["train" if "train" in source.parts else "all"]
-    found = int(part.labels.unique().numel())
-    if found != len(source.class_names):
-        raise DataError(
-            f"dataset '{name}' has examples of {found} classes and should have {len(source.class_names)}: "
-            "complete its files"
-        )
+    found, classes = int(part.labels.unique().numel()), len(source.class_names)
+    if num_classes not in (None, classes):
+        raise DataError(f"dataset '{name}' has {classes} classes, config key 'datasets.{name}.num_classes' says "
+                        f"{num_classes}: correct it")  # fmt: skip
+    if found != classes:
+        raise DataError(f"dataset '{name}' has examples of {found} classes and should have {classes}: "
+                        "complete its files")  # fmt: skip

@@ -11,7 +11,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.files import replacing, sweep
+from harness.files import advice, replacing, sweep
 from harness.prepared import DataError
 
 TIMEOUT_SECONDS = 60
@@ -61,6 +61,7 @@ def fetch(
     missing = []
     for archive in archives:
         path = folder / archive.filename
+        sweep(path)
         if path.exists():
             check(archive, path)
         elif not (download and _download(archive, path, attempts, pause_seconds)):
@@ -92,9 +93,8 @@ def _download(archive: Archive, path: Path, attempts: int, pause_seconds: float)
             except NETWORK_ERRORS as error:
                 print(f"{url}: {error}", flush=True)
             except OSError as error:
-                raise DataError(f"{path} cannot be written ({error}): free some disk space") from error
+                raise DataError(f"{path} cannot be written ({error}): {advice(error)}") from error
             else:
-                sweep(path)
                 return True
         if attempt + 1 < attempts:
             time.sleep(pause_seconds * 2**attempt)

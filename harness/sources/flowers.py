@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.files import sweep, sync_folder
+from harness.files import advice, sweep, sync_folder
 from harness.prepared import DataError
 from harness.sources import Part, Source
 from harness.sources.download import Archive, fetch
@@ -41,6 +41,7 @@ def read(root: Path, *, split: str, download: bool) -> Source:
         key: Archive(filename, md5, (Flowers102._download_url_prefix + filename,))
         for key, (filename, md5) in Flowers102._file_dict.items()
     }
+    sweep(folder / "jpg")
     keys = ["label", "setid"] if (folder / "jpg").is_dir() else ["label", "setid", "image"]
     labels_path, splits_path, *packed = fetch([published[key] for key in keys], folder, download=download)
     if packed:
@@ -99,5 +100,4 @@ def _unpack(archive: Path, folder: Path) -> None:
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise DataError(f"{archive} is truncated or damaged ({error}): delete it and start again") from error
     except OSError as error:
-        raise DataError(f"{archive} cannot be unpacked ({error}): free some disk space") from error
-    sweep(folder)
+        raise DataError(f"{archive} cannot be unpacked ({error}): {advice(error)}") from error

@@ -83,6 +83,16 @@ def test_out_of_memory_says_which_batch_size_to_set(monkeypatch):
     )
 
 
+def test_latency_is_measured_on_a_smaller_batch_where_memory_ends(monkeypatch):
+    def latency(networks, input_shape, *, batch_size):
+        if batch_size > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return {"batch_size": batch_size}
+
+    monkeypatch.setattr(cell.measure, "latency", latency)
+    assert cell.measured_latency({}, (1, 8, 8)) == {"batch_size": 8}
+
+
 def test_step_time_is_the_mean_over_all_steps():
     history = [{"seconds": 1.0, "steps": 10}, {"seconds": 3.0, "steps": 10}, {"seconds": 0.1, "steps": 1}]
     assert cell.training_time(history) == {"train_seconds": 4.1, "step_ms": 195.2381}

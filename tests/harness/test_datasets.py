@@ -1,5 +1,6 @@
 """Preparing datasets: splits, what is stored, and what is refused; small files in the true formats."""
 
+import errno
 import io
 import json
 import os
@@ -16,6 +17,7 @@ from raw_data import picture, write_tree
 
 from harness import prepared
 from harness.datasets import prepare
+from harness.files import advice
 from harness.prepared import DataError
 from harness.sources import flowers
 from harness.splits import stratified
@@ -136,6 +138,29 @@ def test_every_damaged_byte_of_a_header_is_a_sentence_or_carries_nothing(tmp_pat
                 assert str(path) in str(error) and "\n" not in str(error)
             else:
                 assert stored.description == description and stored.checksum == whole.checksum
+
+
+def test_a_wrong_number_of_classes_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"has 10 classes, config key 'datasets\.digits\.num_classes' says 3"):
+        prepared_digits(tmp_path, num_classes=3)
+    assert not list(tmp_path.iterdir())
+    prepared_digits(tmp_path, num_classes=10)
+
+
+def test_a_place_that_cannot_be_written_is_not_called_full(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="Not a directory") as caught:
+        (tmp_path / "file" / "out").mkdir()
+    assert "space" not in advice(caught.value)
+    assert "free some disk space" in advice(OSError(errno.ENOSPC, "No space left on device"))
+
+
+def test_what_a_killed_preparation_left_is_removed_by_the_next(tmp_path):
+    left = tmp_path / ".digits.safetensors.1.tmp"
+    left.touch()
+    os.utime(left, (0, 0))
+    prepared_digits(tmp_path)
+    assert not left.exists()
 
 
 def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path):

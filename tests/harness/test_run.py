@@ -46,8 +46,11 @@ def test_a_trainer_killed_from_outside_is_a_failed_cell_and_counts_as_a_failure(
     assert run.failures(tmp_path) == 1
 
 
-def test_a_trainer_that_cannot_start_is_a_failed_cell(tmp_path):
+def test_a_trainer_that_cannot_start_is_a_failed_cell_without_an_earlier_network(tmp_path):
+    for name in ("model.safetensors", "model.json"):
+        (tmp_path / name).touch()
     start(tmp_path, "raise SystemExit(3)").communicate(timeout=30)
+    assert not list(tmp_path.glob("model.*"))
     assert "exit code 3" in result.read(tmp_path / "metrics.json")["error"]
 
 

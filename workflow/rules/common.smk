@@ -5,6 +5,7 @@ import fcntl
 import functools
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -42,6 +43,15 @@ def alone(guard):
     except BlockingIOError:
         return False
     return True
+
+
+def only_plans(arguments):
+    """Whether a Snakemake with this command line runs no job."""
+    options = {argument.split("=")[0] for argument in arguments}
+    short = {letter for option in options if re.fullmatch("-[A-Za-z]+", option) for letter in option[1:]}
+    planning = ("dry-run", "dryrun", "report", "dag", "rulegraph", "filegraph", "summary", "detailed-summary", "lint")
+    others = ("list", "list-rules", "list-target-rules", "unlock")
+    return bool(short & set("nSDl") or options & {f"--{name}" for name in (*planning, *others)})
 
 
 @contextlib.contextmanager
