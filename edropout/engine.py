@@ -104,7 +104,8 @@ class Engine:
         steps = self.structure.graph.steps
         self.trainer.forget_statistics()
         logits = self.trainer.run(steps, {steps[0].name: _channels_last(x)}, plan)
-        if not bool(logits.isfinite().all()):
+        # All ranks together, as one that ended alone would leave the others waiting.
+        if bool(distributed.average(logits.isfinite().all().float()) < 1):
             raise ValueError("the logits contain NaN or infinity")
         self.trainer.update_statistics()
         return logits, plan

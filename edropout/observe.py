@@ -94,7 +94,7 @@ class _Run:
 
 def _run(model: nn.Module, compute: Callable[[Tensor], Any], example: Tensor) -> _Run:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    with no_random_numbers(example.device), unchanged(model), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad(), no_random_numbers(example.device), unchanged(model):
         found = tensors(compute(first_samples(example)))
         weighted = [(value * _weights(value)).sum() for value in found if value.requires_grad]
         gradients = None

@@ -22,19 +22,23 @@ def train(rank: int, store: str, folder: str) -> None:
     model = DistributedDataParallel(disturb(small_network()))
     search = EDropout(model, population_size=4)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    energies = []
+    energies, norms = [], []
     for _ in range(3):
         loss = search.loss(torch.randn(6, 3, 8, 8), torch.randint(5, (6,)))
         optimizer.zero_grad()
         loss.backward()
+        search.average_gradients()
+        norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1))
         search.step(optimizer)
         energies.append(search.energies.clone())
+    with pytest.raises(ValueError, match="NaN"):  # on both, though one rank alone has seen it
+        search.freeze()
+        search.loss(torch.full((6, 3, 8, 8), torch.nan if rank == 0 else 1.0), torch.randint(5, (6,)))
     weights = [parameter.detach() for parameter in model.parameters()]
-    torch.save((search.population, energies, weights, loss.detach()), f"{folder}/rank{rank}.pt")
+    torch.save((search.population, energies + norms, weights, loss.detach()), f"{folder}/rank{rank}.pt")
     dist.barrier()
-    os._exit(
-        0
-    )  # The destructor of DistributedDataParallel can wait for gloo's thread, which waits for the interpreter.
+    # The destructor of DistributedDataParallel can wait for gloo's thread, which waits for the interpreter.
+    os._exit(0)
 
 
 @pytest.mark.slow

@@ -271,6 +271,14 @@ def test_a_pruned_network_can_be_searched_and_pruned_again() -> None:
     assert torch.equal(full.eval()(x), smallest(x))
 
 
+def test_pruning_works_where_no_gradient_is_wanted() -> None:
+    model, kept, x = small_network().eval(), {"2": torch.arange(6) > 1}, torch.randn(2, 3, 8, 8)
+    expected = prune(model, kept, x)(x)
+    for context in (torch.no_grad, torch.inference_mode):
+        with context():
+            assert torch.equal(prune(model, kept, x)(x), expected)
+
+
 def test_pruning_leaves_each_layer_its_mode() -> None:
     model, x = small_network(), torch.randn(2, 3, 8, 8)
     model[3].eval()
