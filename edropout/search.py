@@ -26,7 +26,7 @@ from edropout.engine import Engine
 from edropout.evaluation import authors_counts, full_copy, parameter_counts, recalibrate_
 from edropout.kept_step import KeptStep, kept_numbers
 from edropout.smaller import SmallerNetwork
-from edropout.subnetwork import prune
+from edropout.subnetwork import cut_out, prune
 from edropout.target import Target, count_for_share, hold, unit_scores
 from edropout.units import Units
 
@@ -245,8 +245,11 @@ class EDropout:
         Raises:
             ValueError: No batch has been seen yet, so shapes are unknown.
         """
-        engine = self._seen_engine()
-        smaller = prune(self.model, self.units.kept(self.best_state.cpu()), engine.example)
+        engine, kept = self._seen_engine(), self.units.kept(self.best_state.cpu())
+        if isinstance(self.model, SmallerNetwork):
+            smaller = prune(self.model, kept, engine.example)
+        else:
+            smaller = cut_out(engine.structure, engine.modules, self.model, kept, engine.example)
         return smaller if batches is None else recalibrate_(smaller, batches)
 
     def full(self, batches: Iterable[Tensor] | None = None) -> nn.Module:
@@ -381,4 +384,4 @@ class EDropout:
     def _seen_engine(self) -> Engine:
         if self._engine is None:
             raise ValueError("shapes are unknown until the search has seen a batch: call loss(x, y) first")
-        return self._engine
+        return self._engine_for(self._engine.example)

@@ -134,7 +134,21 @@ def prune(model: nn.Module, kept: Mapping[str, Tensor], example: Tensor) -> Smal
         return _prune_again(model, kept)
     graph, modules = trace(model)
     observe(graph, model, modules, example)
-    structure = Structure(graph, modules)
+    return cut_out(Structure(graph, modules), modules, model, kept, example)
+
+
+def cut_out(
+    structure: Structure,
+    modules: Mapping[str, nn.Module],
+    model: nn.Module,
+    kept: Mapping[str, Tensor],
+    example: Tensor,
+) -> SmallerNetwork:
+    """What `prune` returns, of a network that was analysed before.
+
+    Raises:
+        ValueError: As `prune`, or the smaller network does not compute what the masked one does.
+    """
     smaller = _build(structure, structure.plan(kept), modules, model)
     with mode(smaller, training=False):
         check_exact(model, modules, kept, example, structure.partners, smaller)

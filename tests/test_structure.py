@@ -12,11 +12,12 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 OURS = {"edropout", "harness", "baselines", "paper"}
 
-# edropout stays usable without the suite; harness takes from it the removal of units, which knows of no search;
-# methods do not import each other; tables are made without torch.
+# edropout stays usable without the suite; harness takes from it how a network is read and how units are removed, which
+# know of no search; methods do not import each other; tables are made without torch.
+READING = {"edropout.graph", "edropout.observe", "edropout.roles", "edropout.tracing"}
 MAY_IMPORT = {
     "edropout": {"edropout"},
-    "harness": {"harness", "edropout.subnetwork"},
+    "harness": {"harness", "edropout.subnetwork", *READING},
     "baselines": {"harness", "edropout.subnetwork"},
     "paper": {"paper", "harness.result"},
 }

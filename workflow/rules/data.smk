@@ -22,4 +22,6 @@ rule data:
 # All that the tables under `build` need, for machines that have no network later.
 rule prepare:
     input:
-        sorted({plan.prepared(config, name) for table in config["build"] for name in config["tables"][table]["datasets"]}),
+        sorted(
+            {plan.prepared(config, name) for table in config["build"] for name in config["tables"][table]["datasets"]}
+        ),
