@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edropout.channels import channels_last
 from edropout.compact import CompactRunner
 from edropout.energy import energy
 from edropout.graph import Step
@@ -58,7 +59,7 @@ class Candidates:
         """Computes the energy of each state, (count, num_units) bool, on the batch: (count,) float."""
         norms = frozenset(name for name, module in self.modules.items() if module.training)
         runner = CompactRunner(self.model, self.modules, self.structure, candidate=True, trained_norms=norms)
-        x = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+        x = channels_last(x)
         kept = [self.units.kept(state) for state in states.cpu()]
         with mode(self.model, training=False):
             set_switches(self.modules, self.model)

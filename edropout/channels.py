@@ -87,6 +87,11 @@ def _image(table: Tensor, like: Tensor) -> Tensor:
     return table.new_empty(0).set_(table.untyped_storage(), table.storage_offset(), view.shape, view.stride())
 
 
+def channels_last(x: Tensor) -> Tensor:
+    """Images with their channels last in memory, in which channels are gathered fastest; anything else as it is."""
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+
 def take_channels(x: Tensor, positions: Tensor) -> Tensor:
     """Gathers channels of (batch, channels, ...); the position after the last channel stands for zero."""
     positions = positions.to(x.device)

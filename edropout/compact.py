@@ -49,6 +49,7 @@ class CompactRunner:
         self.ready: Mapping[str, Tensor] = {}  # step -> its value with all channels, computed for all candidates
         self.ordinary = caller(model, modules)
         self.steps = structure.graph.steps
+        self.given = {step.name for step in self.steps if step.kind in ("input", "attribute")}
         self.last = {name: step.name for step in self.steps for name in step.reads}
 
     def run(self, steps: list[Step], values: dict[str, Any], plan: Plan, *, own: frozenset[str] | None = None) -> Any:
@@ -60,8 +61,7 @@ class CompactRunner:
             plan: What is left of each layer.
             own: Names of the values that may be overwritten or removed; None for those that this call computes.
         """
-        made = {step.name for step in steps} if own is None else own
-        made = made - {step.name for step in steps if step.kind in ("input", "attribute")}
+        made = ({step.name for step in steps} if own is None else own) - self.given
         value = None
         for step in steps:
             if step.kind == "input":

@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from edropout import distributed
 from edropout.candidates import Candidates
+from edropout.channels import channels_last
 from edropout.compact import CompactRunner
 from edropout.evaluation import parameter_counts
 from edropout.layout import Plan, Structure
-from edropout.observe import first_samples, observe
+from edropout.observe import first_samples, follow
 from edropout.subnetwork import check_exact
-from edropout.tracing import set_switches, trace
+from edropout.tracing import set_switches
 from edropout.units import Units
 
 
@@ -32,8 +33,7 @@ class Engine:
     def __init__(
         self, model: nn.Module, units: Units, x: Tensor, *, workers: int | None, energy_dtype: torch.dtype | None
     ) -> None:
-        graph, self.modules = trace(model)
-        observe(graph, model, self.modules, x)
+        graph, self.modules = follow(model, x)
         self.structure = Structure(graph, self.modules)
         self.model, self.units = model, units
         self.example = first_samples(x)
@@ -45,7 +45,7 @@ class Engine:
         used |= {by_name[step.target] for step in graph.steps if step.kind == "attribute" and step.target in by_name}
         self._used = sum(parameter.numel() for parameter in used)
         self._all = sum(parameter.numel() for parameter in model.parameters())
-        self._then = self._now()
+        self._parts = list(model.modules())
         self._check()
 
     def _check(self) -> None:
@@ -57,7 +57,7 @@ class Engine:
 
             def compute(x: Tensor, runner: CompactRunner = runner) -> Any:
                 set_switches(self.modules, self.model)
-                return runner.run(steps, {steps[0].name: _channels_last(x)}, plan)
+                return runner.run(steps, {steps[0].name: channels_last(x)}, plan)
 
             check_exact(self.model, self.modules, kept, self.example, self.structure.partners, compute)
 
@@ -103,7 +103,7 @@ class Engine:
         set_switches(self.modules, self.model)
         steps = self.structure.graph.steps
         self.trainer.forget_statistics()
-        logits = self.trainer.run(steps, {steps[0].name: _channels_last(x)}, plan)
+        logits = self.trainer.run(steps, {steps[0].name: channels_last(x)}, plan)
         # All ranks together, as one that ended alone would leave the others waiting.
         if bool(distributed.average(logits.isfinite().all().float()) < 1):
             raise ValueError("the logits contain NaN or infinity")
@@ -114,11 +114,4 @@ class Engine:
         """True if this analysis holds for such inputs and for the modules that the network has now."""
         example = self.example
         alike = (example.shape[1:], example.dtype, example.device) == (x.shape[1:], x.dtype, x.device)
-        return alike and self._now() == self._then
-
-    def _now(self) -> list[nn.Module]:
-        return list(self.model.modules())
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+        return alike and list(self.model.modules()) == self._parts

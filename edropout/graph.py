@@ -51,9 +51,9 @@ class Graph:
 
     Attributes:
         steps: The computation.
-        shapes: After `observe`, the shape of every tensor among the values.
-        memory: After `observe`, where the tensors of each value lie: views of one tensor lie in the same place.
-        in_place: After `observe`, the places that a step changes, for the steps that change what they read.
+        shapes: After `follow`, the shape of every tensor among the values.
+        memory: After `follow`, where the tensors of each value lie: views of one tensor lie in the same place.
+        in_place: After `follow`, the places that a step changes, for the steps that change what they read.
         whole: Names of the modules that could not be followed and run as one step.
         shared: Names of the modules that have a parameter which another module holds too.
     """

@@ -72,10 +72,12 @@ class Structure:
     def _check_changes(self) -> None:
         """Raises ValueError if a change in place is read under another name than that of the step that makes it."""
         for number, step in enumerate(self.graph.steps):
-            changed = self.graph.in_place.get(step.name, set())
+            if step.name not in self.graph.in_place:
+                continue
+            changed = self.graph.in_place[step.name]
             before = {made.name for made in self.graph.steps[:number] if self.graph.memory[made.name] & changed}
             after = [later for later in self.graph.steps[number + 1 :] if self.roles[later.name] != "size"]
-            if before and any(name in before for later in after for name in later.reads):
+            if any(name in before for later in after for name in later.reads):
                 raise ValueError(
                     f"nothing can be pruned exactly: '{step.name}' changes a value in place that others read"
                 )

@@ -11,19 +11,28 @@ import torch
 from torch import Tensor, nn
 
 from edropout.graph import Graph, Ref, Step, addresses, caller, execute, substitute, tensors
-from edropout.tracing import set_switches
+from edropout.tracing import set_switches, trace
 from edropout.untouched import RandomNumbersError, mode, no_random_numbers, unchanged
 
 
-def observe(graph: Graph, model: nn.Module, modules: Mapping[str, nn.Module], example: Tensor) -> None:
-    """Fills `shapes`, `memory` and `in_place` of the graph from one evaluation of the first samples.
+def follow(model: nn.Module, example: Tensor) -> tuple[Graph, dict[str, nn.Module]]:
+    """Reads the computation of `model` as `trace` does and fills `shapes`, `memory` and `in_place` of the graph.
 
-    A value that is read again after a step has changed it in place is from then on read as the result of that step.
-    The model stays unchanged, also by steps that change what they read.
+    They come from one evaluation of the first samples. A value that is read again after a step has changed it in place
+    is from then on read as the result of that step. The model stays unchanged, whatever its steps do in place.
+
+    Args:
+        model: The network.
+        example: (batch, ...) one input, on its device.
+
+    Returns:
+        The graph, and the modules that its steps call by name.
 
     Raises:
-        ValueError: The steps give another output or other gradients than the network itself, or draw random numbers.
+        ValueError: `trace` cannot read it, the steps give another output or other gradients than the network itself, or
+            they draw random numbers.
     """
+    graph, modules = trace(model)
     ordinary = caller(model, modules)
     alive: dict[str, Any] = {}  # all values: freed memory would be given to later ones, which would look like views
 
@@ -57,6 +66,7 @@ def observe(graph: Graph, model: nn.Module, modules: Mapping[str, nn.Module], ex
             "its own. A usual cause is a value that is changed in place (x += ...) and read again under an older name"
         )
     _rename(graph, alive)
+    return graph, modules
 
 
 def first_samples(x: Tensor) -> Tensor:
@@ -80,8 +90,8 @@ def close(one: Tensor | None, other: Tensor | None) -> bool:
         precision = max(precision, torch.finfo(torch.get_autocast_dtype(one.device.type)).eps)
     if one.device.type == "cuda":
         precision = max(precision, 2.0**-10)  # TF32
-    one, other = one.double(), other.double()
-    return float((one - other).norm()) <= 10 * precision**0.5 * float(other.norm())
+    difference, size = (torch.linalg.vector_norm(value, dtype=torch.float64) for value in (one - other, other))
+    return float(difference) <= 10 * precision**0.5 * float(size)
 
 
 @dataclass(frozen=True)

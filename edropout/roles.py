@@ -105,6 +105,39 @@ def call_counts(graph: Graph) -> dict[str, int]:
     return counts
 
 
+def steps_with_weights(graph: Graph, modules: Mapping[str, nn.Module], model: nn.Module) -> set[str]:
+    """Names of the steps that mix channels; norms and activations scale each on its own."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    matrices: set[str] = set()  # values that are computed from the weights alone
+    found = set()
+    for step in graph.steps:
+        if step.kind == "attribute":
+            if step.target in parameters and parameters[step.target].ndim > 1:
+                matrices.add(step.name)
+        elif step.kind == "module":
+            if any(parameter.ndim > 1 for parameter in modules[step.target].parameters()):
+                found.add(step.name)
+        elif step.reads and matrices.issuperset(step.reads):
+            matrices.add(step.name)
+        elif not matrices.isdisjoint(step.reads):
+            found.add(step.name)
+    return found
+
+
+def reaches_output(step: Step, users: Mapping[str, list[Step]], with_weights: set[str]) -> bool:
+    """True if the network's output comes from `step` without another layer with weights in between."""
+    waiting, seen = [step], {step.name}
+    while waiting:
+        for user in users[waiting.pop().name]:
+            if user.kind == "output":
+                return True
+            asks_for_size = user.target in ("size", "dim", getattr)
+            if user.name not in seen | with_weights and not asks_for_size:
+                seen.add(user.name)
+                waiting.append(user)
+    return False
+
+
 def asks_for_device(step: Step) -> bool:
     """True for `x.device` and `x.dtype`."""
     return step.target is getattr and step.args[1] in ("device", "dtype")
@@ -169,8 +202,8 @@ def _function_role(step: Step, graph: Graph) -> str:
         return "pointwise"
     if step.target in (torch.cat, torch.concat):
         dim = step.args[1] if len(step.args) > 1 else step.kwargs.get("dim", 0)
-        plain = bool(step.args) and len(step.args[0]) == len(step.reads)
-        return "concatenate" if plain and dim % len(out) == 1 else "opaque"
+        tensors_alone = bool(step.args) and len(step.args[0]) == len(step.reads)
+        return "concatenate" if tensors_alone and dim % len(out) == 1 else "opaque"
     aligned = len(shapes) == 2 and None not in shapes and all(len(s) == len(out) and s[1] == out[1] for s in shapes)
     plain = len(step.args) == 2 and not step.kwargs
     if aligned and plain and step.target in ADDITIONS:

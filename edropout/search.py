@@ -360,12 +360,12 @@ class EDropout:
 
     def _exactly(self, share: float, state: Tensor) -> Tensor:
         """The state nearest to `state` whose network has `share` of the parameters."""
-        quiet = replace(self.target, noise=0.0)
+        quiet, engine = replace(self.target, noise=0.0), self._seen_engine()
 
         def of(count: int) -> Tensor:
             return self.units.repair_(hold(state[None], count, self.scores, quiet, self.generator))[0]
 
-        return of(count_for_share(share, self.units.num_units, lambda count: self._seen_engine().share(of(count))))
+        return of(count_for_share(share, self.units.num_units, lambda count: engine.share(of(count))))
 
     def _learn_scores(self) -> None:
         """Updates the moving averages of the units that were kept in the last backward."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from edropout.graph import Graph, tensors
 from edropout.layout import Plan, Structure
-from edropout.observe import close, first_samples, observe
+from edropout.observe import close, first_samples, follow
 from edropout.roles import call_counts, is_convolution, is_linear, norm_partners
 from edropout.smaller import SmallerNetwork, cut_module, inflate_module, smaller_steps
 from edropout.tracing import trace
@@ -132,8 +132,7 @@ def prune(model: nn.Module, kept: Mapping[str, Tensor], example: Tensor) -> Smal
     """
     if isinstance(model, SmallerNetwork):
         return _prune_again(model, kept)
-    graph, modules = trace(model)
-    observe(graph, model, modules, example)
+    graph, modules = follow(model, example)
     return cut_out(Structure(graph, modules), modules, model, kept, example)
 
 

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from edropout.graph import Graph, Step
-from edropout.roles import call_counts, is_convolution, is_linear, norm_partners
+from edropout.roles import (
+    call_counts,
+    is_convolution,
+    is_linear,
+    norm_partners,
+    reaches_output,
+    steps_with_weights,
+)
 from edropout.tracing import trace
 
 
@@ -50,7 +57,7 @@ class Units:
         calls = [s for s in graph.steps if s.kind == "module" and counts[s.target] == 1]
         layers = [s for s in calls if is_convolution(modules[s.target]) or is_linear(modules[s.target])]
         linear = [s for s in layers if is_linear(modules[s.target])]
-        users, with_weights = graph.users(), _steps_with_weights(graph, modules, model)
+        users, with_weights = graph.users(), steps_with_weights(graph, modules, model)
         self.sizes: dict[str, int] = {}
         self.shortcut_norms: dict[str, str] = {}
         for step in layers:
@@ -60,7 +67,7 @@ class Units:
                     self.sizes[step.target] = module.in_features
                 continue
             is_stem = _reaches_input(step, graph, with_weights)
-            if (is_stem and not prune_stem) or _reaches_output(step, users, with_weights):
+            if (is_stem and not prune_stem) or reaches_output(step, users, with_weights):
                 continue
             self.sizes[step.target] = module.out_channels
             if shortcut_norms and _is_shortcut(step, users, modules):
@@ -128,25 +135,6 @@ class Units:
         return states
 
 
-def _steps_with_weights(graph: Graph, modules: Mapping[str, nn.Module], model: nn.Module) -> set[str]:
-    """Names of the steps that mix channels; norms and activations scale each on its own."""
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    matrices: set[str] = set()  # values that are computed from the weights alone
-    found = set()
-    for step in graph.steps:
-        if step.kind == "attribute":
-            if step.target in parameters and parameters[step.target].ndim > 1:
-                matrices.add(step.name)
-        elif step.kind == "module":
-            if any(parameter.ndim > 1 for parameter in modules[step.target].parameters()):
-                found.add(step.name)
-        elif step.reads and matrices.issuperset(step.reads):
-            matrices.add(step.name)
-        elif not matrices.isdisjoint(step.reads):
-            found.add(step.name)
-    return found
-
-
 def _reaches_input(step: Step, graph: Graph, with_weights: set[str]) -> bool:
     """True if no other layer with weights lies between the network's input and `step`."""
     by_name = {entry.name: entry for entry in graph.steps}
@@ -158,20 +146,6 @@ def _reaches_input(step: Step, graph: Graph, with_weights: set[str]) -> bool:
         waiting += set(source.reads) - seen
         seen.update(source.reads)
     return True
-
-
-def _reaches_output(step: Step, users: Mapping[str, list[Step]], with_weights: set[str]) -> bool:
-    """True if the network's output comes from `step` without another layer with weights in between."""
-    waiting, seen = [step], {step.name}
-    while waiting:
-        for user in users[waiting.pop().name]:
-            if user.kind == "output":
-                return True
-            asks_for_size = user.target in ("size", "dim", getattr)
-            if user.name not in seen | with_weights and not asks_for_size:
-                seen.add(user.name)
-                waiting.append(user)
-    return False
 
 
 def _is_shortcut(step: Step, users: Mapping[str, list[Step]], modules: Mapping[str, nn.Module]) -> bool:

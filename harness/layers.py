@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from edropout.graph import Step
-from edropout.observe import observe
-from edropout.roles import ADDITIONS, roles
-from edropout.tracing import trace
+from edropout.observe import follow
+from edropout.roles import ADDITIONS, reaches_output, roles, steps_with_weights
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def convolutions(model: nn.Module, example: Tensor) -> list[Layer]:
                 width=network.modules[step.target].out_channels,
                 number=0 if shortcut else number,
                 stem=stem,
-                output=network.reaches_output(step),
+                output=reaches_output(step, network.users, network.with_weights),
                 norms=tuple(user.target for user in network.users[step.name] if network.is_a(user, _BatchNorm)),
                 readers=() if None in readers else tuple(readers),
             )
@@ -121,8 +120,8 @@ class _Followed:
     """The steps of a network, and questions about who reads whom."""
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
-        graph, self.modules = trace(model)
-        observe(graph, model, self.modules, example)
+        graph, self.modules = follow(model, example)
+        self.with_weights = steps_with_weights(graph, self.modules, model)
         self.steps = {step.name: step for step in graph.steps}
         self.users, self.shapes, self.roles = graph.users(), graph.shapes, roles(graph, self.modules)
 
@@ -148,18 +147,6 @@ class _Followed:
             else:
                 yield None
 
-    def reaches_output(self, step: Step) -> bool:
-        """True if no layer with weights lies between `step` and the output on some way."""
-        waiting, seen = [step.name], {step.name}
-        while waiting:
-            for user in self.users[waiting.pop()]:
-                if user.kind == "output":
-                    return True
-                if user.name not in seen and not self._has_weights(user):
-                    seen.add(user.name)
-                    waiting.append(user.name)
-        return False
-
     def is_shortcut(self, step: Step) -> bool:
         """True for a convolution that reads what another one reads as well and goes straight into a sum."""
         siblings = [user for user in self.users[step.reads[0]] if self.is_a(user, nn.Conv2d)]
@@ -169,9 +156,6 @@ class _Followed:
         if self.is_a(users[0], _BatchNorm):
             users = self.users[users[0].name]
         return all(user.kind != "module" and len(user.reads) == 2 for user in users)
-
-    def _has_weights(self, step: Step) -> bool:
-        return step.kind == "module" and any(p.dim() > 1 for p in self.modules[step.target].parameters())
 
     def _keeps_channels(self, user: Step, step: Step) -> bool:
         """True for norms, activations, dropout and pooling: one tensor in, one out, each channel on its own."""

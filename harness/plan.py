@@ -20,21 +20,8 @@ from harness.result import PROTOCOL
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA_PATH = ROOT / "workflow" / "schemas" / "config.schema.yaml"
 RESERVED_TARGETS = {
-    *(
-        "all",
-        "default",
-        "status",
-        "plan",
-        "prepare",
-        "data",
-        "cell",
-        "listing",
-        "collect",
-        "tables",
-        "statistics",
-        "figures",
-    ),
-    *("table_report", "report", "announce", "artifacts"),
+    *("all", "default", "status", "plan", "prepare", "data", "cell", "listing", "collect", "tables"),
+    *("statistics", "figures", "table_report", "report", "announce", "artifacts"),
 }
 """Rules besides the methods' own: a table of the same name could not be a target."""
 KNOWN_MODELS = {

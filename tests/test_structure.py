@@ -14,7 +14,7 @@ OURS = {"edropout", "harness", "baselines", "paper"}
 
 # edropout stays usable without the suite; harness takes from it how a network is read and how units are removed, which
 # know of no search; methods do not import each other; tables are made without torch.
-READING = {"edropout.graph", "edropout.observe", "edropout.roles", "edropout.tracing"}
+READING = {"edropout.graph", "edropout.observe", "edropout.roles"}
 MAY_IMPORT = {
     "edropout": {"edropout"},
     "harness": {"harness", "edropout.subnetwork", *READING},

@@ -8,15 +8,13 @@ from torch import nn
 
 from edropout.kept_step import kept_numbers
 from edropout.layout import Structure
-from edropout.observe import observe
-from edropout.tracing import trace
+from edropout.observe import follow
 
 
 @pytest.mark.parametrize("between", [[], [nn.Dropout()], [nn.Dropout(), nn.ReLU()]], ids=len)
 def test_columns_of_a_flattened_channel_move_as_one_block(between: list[nn.Module]) -> None:
     model = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.Flatten(), *between, nn.Linear(12, 2))
-    graph, modules = trace(model)
-    observe(graph, model, modules, torch.zeros(1, 1, 2, 2))
+    graph, modules = follow(model, torch.zeros(1, 1, 2, 2))
     plan = Structure(graph, modules).plan({"0": torch.tensor([True, False, True])})
     head = str(2 + len(between))
     cut = plan.cuts[head]

@@ -48,10 +48,13 @@ def alone(guard):
 def only_plans(arguments):
     """Whether a Snakemake with this command line runs no job."""
     options = {argument.split("=")[0] for argument in arguments}
-    short = {letter for option in options if re.fullmatch("-[A-Za-z]+", option) for letter in option[1:]}
-    planning = ("dry-run", "dryrun", "report", "dag", "rulegraph", "filegraph", "summary", "detailed-summary", "lint")
-    others = ("list", "list-rules", "list-target-rules", "unlock")
-    return bool(short & set("nSDl") or options & {f"--{name}" for name in (*planning, *others)})
+    # Letters that take no value, so that -sSnakefile is not read as many options.
+    short = {letter for option in options if re.fullmatch("-[nSDlpqkFt]+", option) for letter in option[1:]}
+    planning = {
+        *("--dry-run", "--dryrun", "--report", "--dag", "--rulegraph", "--filegraph", "--summary"),
+        *("--detailed-summary", "--lint", "--list", "--list-rules", "--list-target-rules", "--unlock"),
+    }
+    return bool(short & set("nSDl") or options & planning)
 
 
 @contextlib.contextmanager
@@ -100,11 +103,11 @@ def prepared(wildcards):
 DATA = ancient(prepared)  # What is in it is part of each cell's parameters: preparing it again reruns no cell.
 
 
-def data_json(wildcards):
+def data_json(wildcards, output):
     """What a dataset is prepared from."""
     with one_sentence():
         section, path = plan.data_section(config, wildcards.dataset), plan.prepared(config, wildcards.dataset)
-    if wildcards.section not in path:
+    if path != output[0]:
         raise WorkflowError(f"the section 'datasets.{wildcards.dataset}' of config.yaml makes {path}: ask for it")
     return json.dumps(section)
 
