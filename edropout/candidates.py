@@ -89,7 +89,7 @@ class Candidates:
     def _energy(
         self, runner: CompactRunner, steps: list[Step], kept: dict[str, Tensor], values: dict[str, Any], y: Tensor
     ) -> Tensor:
-        plan = self.structure.plan(kept, dense=self.dense)
+        plan = self.structure.plan(kept, dense=self.dense, filled=True)
         return energy(runner.run(steps, dict(values), plan), y)
 
     def _map(self, work: Callable[[Any], Tensor], items: Sequence) -> list[Tensor]:

@@ -52,10 +52,11 @@ class Engine:
         """Compares both ways of running, under a random state, with the network itself."""
         state = torch.rand(self.units.num_units, generator=torch.Generator().manual_seed(0)) < 0.5
         kept = self.units.kept(self.units.repair_(state))
-        steps, plan = self.structure.graph.steps, self.structure.plan(kept)
+        steps = self.structure.graph.steps
         for runner in (self.trainer, CompactRunner(self.model, self.modules, self.structure, candidate=True)):
+            plan = self.structure.plan(kept, filled=runner.candidate)
 
-            def compute(x: Tensor, runner: CompactRunner = runner) -> Any:
+            def compute(x: Tensor, runner: CompactRunner = runner, plan: Plan = plan) -> Any:
                 set_switches(self.modules, self.model)
                 return runner.run(steps, {steps[0].name: channels_last(x)}, plan)
 

@@ -12,6 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from edropout.graph import Graph, Step
 from edropout.roles import is_norm, norm_partners, roles
 
+# Filling a sum up with zeros saves moving its channels about, and costs convolutions of one pixel little.
+WORTH_FILLING = 0.7
+
 # None stands for all channels in their order, a LongTensor for the channels that are left; missing ones are zero.
 Layout = Tensor | None
 
@@ -68,6 +71,9 @@ class Structure:
         self.sources = {step.name: step.reads[0] for step in graph.steps if step.reads}
         self.partner_of = {norm: conv for conv, norms in self.partners.items() for norm in norms}
         self.apart = {name for step in graph.steps for name in self._apart(step)}
+        single = {name for name in self.groups if set(modules[name].kernel_size) == {1}}
+        self.fillable = {step.name for step in graph.steps if self.roles[step.name] == "add"
+                         and (readers := self._convolutions(step)) and single.issuperset(readers)}  # fmt: skip
 
     def _check_changes(self) -> None:
         """Raises ValueError if a change in place is read under another name than that of the step that makes it."""
@@ -96,16 +102,28 @@ class Structure:
             return []
         return names if self.sizes[users[0].target] * len(step.reads) <= self.channels(step.name) else []
 
+    def _convolutions(self, step: Step) -> set[str]:
+        """Layers that read what `step` makes, pointwise steps in between included."""
+        found: set[str] = set()
+        for user in self.users[step.name]:
+            if self.roles[user.name] == "pointwise":
+                found |= self._convolutions(user)
+            elif self.roles[user.name] in ("convolution", "depthwise", "grouped"):
+                found.add(user.target)
+        return found
+
     def channels(self, name: str) -> int:
         """Number of channels (or features) of the full tensor that step `name` makes."""
         return self.graph.shapes[name][1]
 
-    def plan(self, kept: Mapping[str, Tensor], *, dense: frozenset[str] = frozenset()) -> Plan:
+    def plan(self, kept: Mapping[str, Tensor], *, dense: frozenset[str] = frozenset(), filled: bool = False) -> Plan:
         """Works out what is left of the graph under `kept` (layer -> bool; layers that are missing keep all).
 
         Args:
             kept: Units of each layer, True = kept.
             dense: Names of steps that keep all channels even where nothing reads them.
+            filled: True for a plan to run by: sums may hold zeros for missing channels, where that is faster, and their
+                readers all columns. What is left of a layer is said by a plan that is not filled.
 
         Raises:
             ValueError: A layer is unknown, has another size, keeps no unit, or cannot be cut exactly.
@@ -114,7 +132,7 @@ class Structure:
         needs = self._needs(kept, dense)
         plan = Plan()
         for step in self.graph.steps:
-            _Cutter(self, plan, needs, kept).cut(step)
+            _Cutter(self, plan, needs, kept, filled).cut(step)
         return plan
 
     def check(self, kept: Mapping[str, Tensor]) -> None:
@@ -176,8 +194,11 @@ class Structure:
 class _Cutter:
     """Carries the layouts forward through one step after the other."""
 
-    def __init__(self, structure: Structure, plan: Plan, needs: Mapping, kept: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, structure: Structure, plan: Plan, needs: Mapping, kept: Mapping[str, Tensor], filled: bool
+    ) -> None:
         self.structure, self.plan, self.needs, self.kept = structure, plan, needs, kept
+        self.fillable = structure.fillable if filled else frozenset()
 
     def cut(self, step: Step) -> None:
         """Decides the layouts that `step` reads and makes, and what is left of its layer."""
@@ -283,7 +304,8 @@ class _Cutter:
             made = None
         else:
             made = torch.cat(layouts).unique()
-            made = None if len(made) == self.structure.channels(step.name) else made
+            share = len(made) / self.structure.channels(step.name)
+            made = None if share == 1 or (share >= WORTH_FILLING and step.name in self.fillable) else made
         for name in step.reads:
             self.plan.wanted[step.name, name] = made
         return made
