@@ -39,7 +39,7 @@ class Engine:
         self.example = first_samples(x)
         self.candidates = Candidates(model, self.modules, self.structure, units, workers=workers, dtype=energy_dtype)
         self.trainer = CompactRunner(model, self.modules, self.structure, candidate=False)
-        self._last: tuple[Tensor, Plan] | None = None
+        self._last: tuple[Tensor, Plan, Plan] | None = None
         by_name = dict(model.named_parameters(remove_duplicate=False))
         used = {parameter for module in self.modules.values() for parameter in module.parameters()}
         used |= {by_name[step.target] for step in graph.steps if step.kind == "attribute" and step.target in by_name}
@@ -52,11 +52,10 @@ class Engine:
         """Compares both ways of running, under a random state, with the network itself."""
         state = torch.rand(self.units.num_units, generator=torch.Generator().manual_seed(0)) < 0.5
         kept = self.units.kept(self.units.repair_(state))
-        steps = self.structure.graph.steps
+        steps, plan = self.structure.graph.steps, self.structure.plan(kept, filled=True)
         for runner in (self.trainer, CompactRunner(self.model, self.modules, self.structure, candidate=True)):
-            plan = self.structure.plan(kept, filled=runner.candidate)
 
-            def compute(x: Tensor, runner: CompactRunner = runner, plan: Plan = plan) -> Any:
+            def compute(x: Tensor, runner: CompactRunner = runner) -> Any:
                 set_switches(self.modules, self.model)
                 return runner.run(steps, {steps[0].name: channels_last(x)}, plan)
 
@@ -99,12 +98,13 @@ class Engine:
             ValueError: A logit is not a finite number; running statistics have not changed then.
         """
         if self._last is None or not torch.equal(self._last[0], state):
-            self._last = (state.clone(), self.structure.plan(self.units.kept(state.cpu())))
-        plan = self._last[1]
+            kept = self.units.kept(state.cpu())
+            self._last = state.clone(), self.structure.plan(kept), self.structure.plan(kept, filled=True)
+        _, plan, filled = self._last
         set_switches(self.modules, self.model)
         steps = self.structure.graph.steps
         self.trainer.forget_statistics()
-        logits = self.trainer.run(steps, {steps[0].name: channels_last(x)}, plan)
+        logits = self.trainer.run(steps, {steps[0].name: channels_last(x)}, filled)
         # All ranks together, as one that ended alone would leave the others waiting.
         if bool(distributed.average(logits.isfinite().all().float()) < 1):
             raise ValueError("the logits contain NaN or infinity")

@@ -48,6 +48,35 @@ def test_dropped_weights_keep_their_bits_and_kept_ones_move(optimizer: str) -> N
     assert update.state[model[2].weight].keys() and update.param_groups[0]["params"][0] is model[0].weight
 
 
+class Bottleneck(nn.Module):
+    """Two layers of eight channels whose sum a 1x1 convolution reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3)
+        self.one, self.two = nn.Conv2d(4, 8, 1), nn.Conv2d(4, 8, 1)
+        self.reader, self.last = nn.Conv2d(8, 6, 1), nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.last(torch.relu(self.reader(torch.relu(self.one(x) + self.two(x)))).mean((2, 3)))
+
+
+def test_weights_of_the_channels_that_a_sum_is_filled_up_with_keep_their_bits() -> None:
+    torch.manual_seed(0)
+    model = Bottleneck()
+    search = EDropout(model)
+    search.loss(*batch())
+    search.freeze()
+    left = torch.tensor([True] * 6 + [False] * 2)  # six of eight channels
+    reader = torch.tensor([True, True, True, False, False, False])
+    search.frozen_state = search.units.join({"one": left, "two": left, "reader": reader, "last": torch.ones(6) > 0})
+    before = model.reader.weight.detach().clone()
+    train(search, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1), 2)
+    moved = model.reader.weight.flatten(1) != before.flatten(1)
+    assert torch.equal(moved, reader[:, None] & left)
+
+
 def test_a_step_equals_a_step_of_the_pruned_network() -> None:
     model = network().double()
     search = EDropout(model)
