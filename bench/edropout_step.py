@@ -29,6 +29,9 @@ from harness.run import KEEP_MEMORY
 # name -> (side of the input in pixels, batch)
 SETTINGS = {"resnet18": (32, 128), "resnet50": (32, 64), "alexnet": (224, 64), "squeezenet1_1": (224, 32)}
 
+# Turns until the memory that the allocator keeps has grown to what all kinds of steps need.
+WARM_UP = 4
+
 
 def small_image_stem(model: nn.Module) -> nn.Module:
     """ResNet for 32 px: a 3x3 stem of stride 1 and no max-pool, as in the paper."""
@@ -79,13 +82,13 @@ def edropout_step(search: EDropout, x: torch.Tensor, y: torch.Tensor, optimizer:
 def medians(steps: dict[str, Callable[[], None]], rounds: int, clock: Callable[[], float]) -> dict[str, float]:
     """Seconds of each step: the steps take turns, so that a change of the machine's load meets all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(rounds + 1):
+    for turn in range(WARM_UP + rounds):
         for name, step in steps.items():
             start = clock()
             step()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            if turn > 0:
+            if turn >= WARM_UP:
                 seconds[name].append(clock() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
@@ -157,7 +160,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(SETTINGS), help="torchvision names")
     parser.add_argument("--batch", nargs="+", type=int, help="batch sizes; default by network")
     parser.add_argument("--population", nargs="+", type=int, default=[8], help="numbers of states")
-    parser.add_argument("--rounds", type=int, default=7, help="measured turns after one to warm up")
+    parser.add_argument("--rounds", type=int, default=7, help=f"measured turns, after {WARM_UP} to warm up")
     parser.add_argument("--optimizer", choices=["sgd", "adadelta"], default="sgd")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--cpu-time", action="store_true", help="processor time on one thread, for a busy machine")
