@@ -1,5 +1,6 @@
-"""Prints what a step of EDropout costs in plain training steps: interleaved medians in one process, no timed assertion.
+"""Prints what a step of EDropout costs in plain training steps: interleaved medians, no timed assertion.
 
+Each network has a process of its own, in which all kinds of steps take turns.
 The memory allocator is set as in the suite's trainers (harness/run.py), for all kinds of steps alike.
 
 python -m bench.edropout_step                        the four networks at the batch sizes of SETTINGS
@@ -17,6 +18,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -100,9 +102,12 @@ def measure(
     rounds: int,
     optimizer: str,
     device: str,
-    clock: Callable[[], float],
+    cpu_time: bool,
 ) -> None:
     """Prints one line of ratios for one network."""
+    if cpu_time:
+        torch.set_num_threads(1)
+    clock = time.process_time if cpu_time else time.perf_counter
     side = SETTINGS.get(name, (32, 128))[0]
     torch.manual_seed(0)
     model = network(name).to(device)
@@ -130,6 +135,12 @@ def measure(
     )
 
 
+def alone(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls a function in a fresh process, whose memory no earlier network has cut to pieces."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
 def peak_memory(kind: str, name: str, batch: int, population: int, optimizer: str) -> float:
     """MiB that three steps of a kind add at their peak to the memory of this process."""
     side = SETTINGS.get(name, (32, 128))[0]
@@ -149,8 +160,7 @@ def measure_memory(name: str, batch: int, population: int, optimizer: str) -> No
     """Prints the peak memory of both kinds of steps, each measured in a fresh process."""
     found = {}
     for kind in ("plain", "edropout"):
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            found[kind] = pool.apply(peak_memory, (kind, name, batch, population, optimizer))
+        found[kind] = alone(peak_memory, kind, name, batch, population, optimizer)
     ratio = found["edropout"] / found["plain"]
     print(f"{name:14} {batch:5} {population:3} {found['plain']:9.0f} {found['edropout']:9.0f} {ratio:8.2f}", flush=True)
 
@@ -166,9 +176,6 @@ def main() -> None:
     parser.add_argument("--cpu-time", action="store_true", help="processor time on one thread, for a busy machine")
     parser.add_argument("--memory", action="store_true", help="measure peak memory instead of time")
     options = parser.parse_args()
-    clock = time.process_time if options.cpu_time else time.perf_counter
-    if options.cpu_time:
-        torch.set_num_threads(1)
     if options.memory:
         print("network        batch   S plain/MiB  edropout    ratio")
     else:
@@ -181,7 +188,8 @@ def main() -> None:
                 if options.memory:
                     measure_memory(name, batch, population, options.optimizer)
                 else:
-                    measure(name, batch, population, options.rounds, options.optimizer, options.device, clock)
+                    how = options.rounds, options.optimizer, options.device, options.cpu_time
+                    alone(measure, name, batch, population, *how)
 
 
 if __name__ == "__main__":
