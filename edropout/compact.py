@@ -15,6 +15,7 @@ from edropout.channels import add_channels, cut_vector, cut_weight, take_channel
 from edropout.graph import Step, addresses, caller, substitute
 from edropout.layout import LayerCut, Layout, Plan, Structure, source_positions
 from edropout.norm import groups_of_pixels, normalise, normalise_by_batch_
+from edropout.roles import CONVOLUTION_ROLES
 
 # Cutting the weight of a large linear layer costs passes over memory, which only pay from about this batch on.
 LARGE_LINEAR = 1_000_000
@@ -84,7 +85,7 @@ class CompactRunner:
         if role == "add":
             return self._add(step, values, plan, made)
         read = {name: self._read(step, name, values, plan) for name in step.reads}
-        if role in ("convolution", "depthwise", "grouped"):
+        if role in CONVOLUTION_ROLES:
             return self._convolve(step, read[step.reads[0]], plan)
         if role == "norm":
             return self._batch_norm(step, read[step.reads[0]], plan.cuts[step.target], made)
@@ -195,7 +196,7 @@ class CompactRunner:
 
     def _only_reader(self, step: Step, source: str, made: set[str] | frozenset[str]) -> bool:
         """True if `source` is a fresh tensor of this run that nobody but `step` reads."""
-        fresh = self.structure.roles[source] in ("convolution", "depthwise", "grouped")
+        fresh = self.structure.roles[source] in CONVOLUTION_ROLES
         return fresh and source in made and self.structure.users[source] == [step]
 
     def _train_norm(

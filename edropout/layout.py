@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from edropout.graph import Graph, Step
-from edropout.roles import is_norm, norm_partners, roles
+from edropout.roles import CONVOLUTION_ROLES, is_norm, norm_partners, roles
 
 # Filling a sum up with zeros saves moving its channels about, and costs convolutions of one pixel little.
 WORTH_FILLING = 0.7
@@ -63,7 +63,7 @@ class Structure:
         self.groups: dict[str, int] = {}
         for step in graph.steps:
             role = self.roles[step.name]
-            if role in ("convolution", "depthwise", "grouped"):
+            if role in CONVOLUTION_ROLES:
                 self.sizes[step.target] = modules[step.target].out_channels
                 self.groups[step.target] = modules[step.target].groups
             elif role == "linear":
@@ -108,7 +108,7 @@ class Structure:
         for user in self.users[step.name]:
             if self.roles[user.name] == "pointwise":
                 found |= self._convolutions(user)
-            elif self.roles[user.name] in ("convolution", "depthwise", "grouped"):
+            elif self.roles[user.name] in CONVOLUTION_ROLES:
                 found.add(user.target)
         return found
 
@@ -130,9 +130,9 @@ class Structure:
         """
         self.check(kept)
         needs = self._needs(kept, dense)
-        plan = Plan()
+        plan, fillable = Plan(), self.fillable if filled else set()
         for step in self.graph.steps:
-            _Cutter(self, plan, needs, kept, filled).cut(step)
+            _Cutter(self, plan, needs, kept, fillable).cut(step)
         return plan
 
     def check(self, kept: Mapping[str, Tensor]) -> None:
@@ -195,16 +195,15 @@ class _Cutter:
     """Carries the layouts forward through one step after the other."""
 
     def __init__(
-        self, structure: Structure, plan: Plan, needs: Mapping, kept: Mapping[str, Tensor], filled: bool
+        self, structure: Structure, plan: Plan, needs: Mapping, kept: Mapping[str, Tensor], fillable: set[str]
     ) -> None:
-        self.structure, self.plan, self.needs, self.kept = structure, plan, needs, kept
-        self.fillable = structure.fillable if filled else frozenset()
+        self.structure, self.plan, self.needs, self.kept, self.fillable = structure, plan, needs, kept, fillable
 
     def cut(self, step: Step) -> None:
         """Decides the layouts that `step` reads and makes, and what is left of its layer."""
         role = self.structure.roles[step.name]
         layouts = [self.plan.layouts.get(name) for name in step.reads]
-        if role in ("convolution", "depthwise", "grouped"):
+        if role in CONVOLUTION_ROLES:
             made = getattr(self, f"_{role}")(step, layouts[0])
         elif role == "linear":
             made = self._linear(step, layouts[0])
@@ -304,8 +303,8 @@ class _Cutter:
             made = None
         else:
             made = torch.cat(layouts).unique()
-            share = len(made) / self.structure.channels(step.name)
-            made = None if share == 1 or (share >= WORTH_FILLING and step.name in self.fillable) else made
+            least = WORTH_FILLING if step.name in self.fillable else 1.0
+            made = None if len(made) >= least * self.structure.channels(step.name) else made
         for name in step.reads:
             self.plan.wanted[step.name, name] = made
         return made

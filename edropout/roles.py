@@ -37,6 +37,9 @@ ZERO_KEEPING_METHODS = ("relu", "relu_", "tanh", "contiguous", "clone", "float",
 ADDITIONS = (operator.add, operator.iadd, torch.add)
 PRODUCTS = (operator.mul, operator.imul, torch.mul)
 
+# Roles of the convolutions whose channels can be removed.
+CONVOLUTION_ROLES = ("convolution", "depthwise", "grouped")
+
 
 def is_convolution(module: nn.Module) -> bool:
     """True for a convolution with a weight of its own and PyTorch's own arithmetic."""
