@@ -10,15 +10,16 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-OURS = {"edropout", "harness", "baselines", "paper"}
+OURS = {"edropout", "dropouts", "harness", "baselines", "paper"}
 
-# edropout stays usable without the suite; harness takes from it how a network is read and how units are removed, which
-# know of no search; methods do not import each other; tables are made without torch.
+# edropout and dropouts stay usable without the suite and each other; harness takes from edropout how a network is
+# read and how units are removed, which know of no search; methods do not import each other; tables need no torch.
 READING = {"edropout.graph", "edropout.observe", "edropout.roles"}
 MAY_IMPORT = {
     "edropout": {"edropout"},
+    "dropouts": {"dropouts"},
     "harness": {"harness", "edropout.subnetwork", *READING},
-    "baselines": {"harness", "edropout.subnetwork"},
+    "baselines": {"harness", "dropouts", "edropout.subnetwork"},
     "paper": {"paper", "harness.result"},
 }
 HEAVY = {"torch", "torchvision", "timm", "wandb", "sklearn"}
@@ -44,8 +45,9 @@ def test_packages_import_only_what_they_may(package):
                 assert allowed, f"{path.relative_to(ROOT)} imports {name}"
 
 
-def test_the_library_needs_torch_alone():
-    for path in (ROOT / "edropout").rglob("*.py"):
+@pytest.mark.parametrize("library", ["edropout", "dropouts"])
+def test_the_libraries_need_torch_alone(library):
+    for path in (ROOT / library).rglob("*.py"):
         foreign = {name.split(".")[0] for name in imported(path)} - sys.stdlib_module_names - OURS
         assert foreign <= {"torch"}, f"{path.relative_to(ROOT)} imports {foreign}"
 

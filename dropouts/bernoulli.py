@@ -1,0 +1,36 @@
+"""Dropout as it came into the world: each value is dropped by a coin of its own."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dropouts.checks import check_rate
+
+
+class Bernoulli(nn.Module):
+    """Multiplies by m / (1 - rate), m ~ Bernoulli(1 - rate) for each value (Srivastava et al., JMLR 15, 2014, sec. 4).
+
+    nn.Dropout with a generator of its own if one is given; the identity in evaluation mode.
+
+    Args:
+        rate: Drop rate.
+        generator: Source of the coins, on the device of the values; torch's own if there is none.
+
+    Raises:
+        ValueError: a rate outside [0, 1).
+    """
+
+    def __init__(self, rate: float = 0.5, *, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.rate, self.generator = check_rate(rate), generator
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.generator is None or not self.training:
+            return functional.dropout(x, self.rate, self.training)
+        kept = torch.empty_like(x).bernoulli_(1 - self.rate, generator=self.generator)
+        return x * kept / (1 - self.rate)
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate}"

@@ -1,0 +1,56 @@
+"""Puts layers of the dropout family into a network, and sums what they add to its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+Kind = type[nn.Module] | tuple[type[nn.Module], ...]
+
+
+def replace(network: nn.Module, make: Callable[[nn.Module], nn.Module], kind: Kind = nn.Dropout) -> nn.Module:
+    """Puts `make(module)` in the place of every module of a kind; a module that stands in several places is made once.
+
+    Args:
+        network: Changed in place, unless it is itself of that kind.
+        make: From the old module to the new one, or to itself where it should stay. A layer that holds weights takes
+            over the old module's parameters. The new one moves to their device and keeps the mode, training or not.
+        kind: What is replaced: nn.Dropout, or nn.Linear, say, for methods that act on weights.
+
+    Returns:
+        The network, with its new layers.
+
+    Raises:
+        ValueError: the network has no module of that kind.
+    """
+    made: dict[nn.Module, nn.Module] = {}
+    names = [name for name, module in network.named_modules(remove_duplicate=False) if isinstance(module, kind)]
+    if not names:
+        wanted = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
+        raise ValueError(f"{type(network).__name__} has no {wanted}: nothing to put another layer in the place of")
+    for name in names:
+        old = network.get_submodule(name)
+        if old not in made:
+            new = make(old)
+            reference = next(old.parameters(), next(network.parameters(), torch.empty(0)))
+            made[old] = new if new is old else new.to(reference.device).train(old.training)
+        if name == "":
+            return made[old]
+        network.set_submodule(name, made[old])
+    return network
+
+
+def penalty(network: nn.Module) -> Tensor:
+    """Sum of the penalties of a network's layers for one pass, zero if none has any.
+
+    A layer's `penalty()` is a Kullback-Leibler divergence or another term of a prior, not divided by the number of
+    training examples; the loss of a batch is its mean loss plus `penalty(network)` over that number.
+
+    Returns:
+        A scalar on the device of the network's first parameter.
+    """
+    reference = next(network.parameters(), torch.empty(0))
+    terms = [module.penalty() for module in network.modules() if hasattr(module, "penalty")]
+    return torch.stack(terms).sum() if terms else reference.new_zeros(())
