@@ -1,6 +1,51 @@
 """Layers that take the place of nn.Dropout in any torch network: the dropout family, importing torch alone."""
 
+from dropouts.advanced import Advanced
 from dropouts.bernoulli import Bernoulli
+from dropouts.beta_bernoulli import BetaBernoulli, DependentBetaBernoulli
+from dropouts.concrete import Concrete
+from dropouts.continuous import Continuous
+from dropouts.dropblock import DropBlock
+from dropouts.dropconnect import DropConnect, mean_weights, rectified_mean, sampled_mean
+from dropouts.gaussian import Gaussian
+from dropouts.information import Information
+from dropouts.plain import Before, plain
+from dropouts.schedules import Scheduled, early, late, ramp, set_position
 from dropouts.sites import penalty, replace
+from dropouts.sparse_variational import SparseVariational
+from dropouts.standout import Standout
+from dropouts.uout import Uout
+from dropouts.variational import Variational, VariationalWeights
+from dropouts.variational_bayesian import VariationalBayesian, VariationalBayesianWeights
 
-__all__ = ["Bernoulli", "penalty", "replace"]
+__all__ = [
+    "Advanced",
+    "Before",
+    "Bernoulli",
+    "BetaBernoulli",
+    "Concrete",
+    "Continuous",
+    "DependentBetaBernoulli",
+    "DropBlock",
+    "DropConnect",
+    "Gaussian",
+    "Information",
+    "Scheduled",
+    "SparseVariational",
+    "Standout",
+    "Uout",
+    "Variational",
+    "VariationalBayesian",
+    "VariationalBayesianWeights",
+    "VariationalWeights",
+    "early",
+    "late",
+    "mean_weights",
+    "penalty",
+    "plain",
+    "ramp",
+    "rectified_mean",
+    "replace",
+    "sampled_mean",
+    "set_position",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -46,11 +46,20 @@ def penalty(network: nn.Module) -> Tensor:
     """Sum of the penalties of a network's layers for one pass, zero if none has any.
 
     A layer's `penalty()` is a Kullback-Leibler divergence or another term of a prior, not divided by the number of
-    training examples; the loss of a batch is its mean loss plus `penalty(network)` over that number.
+    training examples; the loss of a batch is its mean loss plus `penalty(network)` over that number. A layer answers
+    for the layers inside it.
 
     Returns:
         A scalar on the device of the network's first parameter.
     """
     reference = next(network.parameters(), torch.empty(0))
-    terms = [module.penalty() for module in network.modules() if hasattr(module, "penalty")]
+    terms = [module.penalty() for module in dict.fromkeys(_with_penalty(network))]
     return torch.stack(terms).sum() if terms else reference.new_zeros(())
+
+
+def _with_penalty(module: nn.Module) -> Iterator[nn.Module]:
+    if hasattr(module, "penalty"):
+        yield module
+    else:
+        for child in module.children():
+            yield from _with_penalty(child)
