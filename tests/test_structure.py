@@ -10,18 +10,21 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-OURS = {"edropout", "dropouts", "harness", "baselines", "paper"}
+OURS = {"edropout", "dropouts", "theory", "harness", "baselines", "paper"}
 
 # edropout and dropouts stay usable without the suite and each other; harness takes from edropout how a network is
-# read and how units are removed, which know of no search; methods do not import each other; tables need no torch.
+# read and how units are removed, which know of no search; methods do not import each other; tables need no torch;
+# theory takes readers of published data from harness and trains nothing that a cell trains.
 READING = {"edropout.graph", "edropout.observe", "edropout.roles"}
 MAY_IMPORT = {
     "edropout": {"edropout"},
     "dropouts": {"dropouts"},
     "harness": {"harness", "edropout.subnetwork", *READING},
+    "theory": {"theory", "dropouts", "harness.sources", "harness.prepared", "harness.files"},
     "baselines": {"harness", "dropouts", "edropout.subnetwork"},
     "paper": {"paper", "harness.result"},
 }
+NEEDS = {"edropout": {"torch"}, "dropouts": {"torch"}, "theory": {"numpy", "pandas", "scipy", "torch"}}
 HEAVY = {"torch", "torchvision", "timm", "wandb", "sklearn"}
 
 
@@ -45,11 +48,11 @@ def test_packages_import_only_what_they_may(package):
                 assert allowed, f"{path.relative_to(ROOT)} imports {name}"
 
 
-@pytest.mark.parametrize("library", ["edropout", "dropouts"])
-def test_the_libraries_need_torch_alone(library):
-    for path in (ROOT / library).rglob("*.py"):
+@pytest.mark.parametrize("package", sorted(NEEDS))
+def test_the_libraries_need_torch_alone_and_theory_little_more(package):
+    for path in (ROOT / package).rglob("*.py"):
         foreign = {name.split(".")[0] for name in imported(path)} - sys.stdlib_module_names - OURS
-        assert foreign <= {"torch"}, f"{path.relative_to(ROOT)} imports {foreign}"
+        assert foreign <= NEEDS[package], f"{path.relative_to(ROOT)} imports {foreign}"
 
 
 @pytest.mark.parametrize("module", ["harness.plan", "harness.run", "harness.status", "harness.result", "paper.collect"])
