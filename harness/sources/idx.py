@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import math
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -15,13 +17,21 @@ from harness.prepared import DataError
 from harness.sources import Part, Source
 from harness.sources.download import Archive, fetch
 
-# MNIST is often handed on unpacked or packed anew; these are the MD5s of the four unpacked files. For Kuzushiji and
-# Fashion only those of the archives are published, so there the archives themselves are asked for.
+# Both are often handed on unpacked or packed anew; these are the MD5s of the unpacked files. For Kuzushiji only those
+# of the archives are published, so there the archives themselves are asked for.
 UNPACKED_MD5 = {
-    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
-    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
-    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
-    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+    "mnist": {
+        "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+        "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+        "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+        "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+    },
+    "fashion": {
+        "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+        "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+        "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+        "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+    },
 }
 UNSIGNED_BYTE = 0x08
 
@@ -40,7 +50,7 @@ def read(source: str, root: Path, *, download: bool) -> Source:
         Archive(filename, md5, tuple(mirror + filename for mirror in published.mirrors))
         for filename, md5 in published.resources
     ]
-    contents = _contents(archives, folder, download, trusted=source == "mnist")
+    contents = _contents(archives, folder, download, known=UNPACKED_MD5.get(source, {}))
     parts = {}
     for part, prefix in (("train", "train"), ("test", "t10k")):
         names = [f"{prefix}-images-idx3-ubyte.gz", f"{prefix}-labels-idx1-ubyte.gz"]
@@ -53,23 +63,22 @@ def read(source: str, root: Path, *, download: bool) -> Source:
     return Source(parts=parts, class_names=classes, checksums=checksums)
 
 
-def _contents(archives: list[Archive], folder: Path, download: bool, *, trusted: bool) -> dict[str, bytes]:
-    """The unpacked files: of the archives as published or, if `trusted`, of any other packing of the same content."""
-    contents = {}
-    if trusted:
-        found = {archive.filename: _known_content(folder / archive.filename) for archive in archives}
-        contents = {name: content for name, content in found.items() if content is not None}
+def _contents(archives: list[Archive], folder: Path, download: bool, *, known: Mapping[str, str]) -> dict[str, bytes]:
+    """The unpacked files: of the archives as published, or of any other packing of a content with a `known` MD5."""
+    found = {archive.filename: _known_content(folder / archive.filename, known) for archive in archives}
+    contents = {name: content for name, content in found.items() if content is not None}
     needed = [archive for archive in archives if archive.filename not in contents]
     return contents | {path.name: _unpack(path) for path in fetch(needed, folder, download=download)}
 
 
-def _known_content(packed: Path) -> bytes | None:
+def _known_content(packed: Path, known: Mapping[str, str]) -> bytes | None:
     """The unpacked file, from the archive `packed` or from beside it, if its checksum is known."""
     plain = packed.with_suffix("")
     for path in (packed, plain):
-        if path.exists():
+        # What is damaged is refused as an archive, by its published checksum.
+        with contextlib.suppress(FileNotFoundError, DataError):
             content = _unpack(path)
-            if hashlib.md5(content).hexdigest() == UNPACKED_MD5[plain.name]:
+            if hashlib.md5(content).hexdigest() == known.get(plain.name):
                 return content
     return None
 

@@ -1,6 +1,7 @@
 """The published datasets: tiny files in their true formats, their checksums."""
 
 import gzip
+import hashlib
 import pickle
 import resource
 import tarfile
@@ -46,19 +47,23 @@ def test_idx_files_are_read_and_split_ninety_to_ten(tmp_path, monkeypatch, sourc
         assert torch.equal(tensors[f"{split}_x"][:, 0, 0, 0] % 10, tensors[f"{split}_y"])
 
 
-def test_unpacked_mnist_is_accepted_by_the_checksum_of_its_content(tmp_path, monkeypatch):
-    folder = write_idx(tmp_path, monkeypatch, datasets.MNIST)
+@pytest.mark.parametrize("source", ["mnist", "fashion"])
+@pytest.mark.parametrize("again", [False, True], ids=["unpacked", "packed anew"])
+def test_another_packing_is_accepted_by_the_checksum_of_its_content(tmp_path, monkeypatch, source, again):
+    folder = write_idx(tmp_path, monkeypatch, RELATIVES[source])
     known = {}
     for path in sorted(folder.iterdir()):
-        plain = path.with_suffix("")
-        plain.write_bytes(gzip.decompress(path.read_bytes()))
+        content = gzip.decompress(path.read_bytes())
         path.unlink()
-        known[plain.name] = md5(plain)
-    monkeypatch.setattr(idx_source, "UNPACKED_MD5", known)
-    assert stored(tmp_path, "mnist").tensors["test_x"].shape == (20, 1, 28, 28)
-    plain.write_bytes(plain.read_bytes()[:-1])
+        plain = path.with_suffix("")
+        (path if again else plain).write_bytes(gzip.compress(content, 1) if again else content)
+        known[plain.name] = hashlib.md5(content).hexdigest()
+    monkeypatch.setattr(idx_source, "UNPACKED_MD5", {source: known})
+    assert stored(tmp_path, source).tensors["test_x"].shape == (20, 1, 28, 28)
+    (path if again else plain).write_bytes(gzip.compress(content[:-1]) if again else content[:-1])
     (tmp_path / "out" / "data.safetensors").unlink()
-    sentence(tmp_path, "mnist", rf"missing and downloading is off.*{plain.name}.gz")
+    expected = "is not the published file" if again else "missing and downloading is off"
+    assert path.name in sentence(tmp_path, source, expected)
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "gone"])
