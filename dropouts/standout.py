@@ -13,7 +13,7 @@ class Standout(nn.Module):
 
     Ba & Frey, NeurIPS 2013: the adaptive network shares the layer's weights up to a scale and an offset. In evaluation
     mode the unit is multiplied by q. Masking u or relu(u) is the same, since m and q are not negative. No gradient
-    passes through q: it follows the weights (of memory, not verified).
+    passes through the draw, so that q follows the weights (of memory, not verified).
 
     Args:
         layer: The linear layer or convolution.
@@ -31,7 +31,7 @@ class Standout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         outputs = self.layer(x)
-        keep = torch.sigmoid(self.alpha * outputs.detach() + self.beta)
+        keep = torch.sigmoid(self.alpha * outputs + self.beta)
         return outputs * (keep.bernoulli() if self.training else keep)
 
     def extra_repr(self) -> str:

@@ -122,4 +122,9 @@ def test_advanced_dropouts_prior_is_zero_where_its_mask_started_and_without_one(
 
 
 def test_few_features_are_enough_for_advanced_dropout():
-    assert dropouts.Advanced(3)(torch.rand(2, 3)).shape == (2, 3)
+    assert len(dropouts.Advanced(3).weight_h) == 1
+
+
+def test_the_noise_of_information_dropout_has_weights_of_its_own():
+    module = dropouts.Information(nn.Linear(3, 4))
+    assert not torch.equal(module.noise.weight, module.layer.weight)

@@ -157,3 +157,33 @@ def test_the_kl_of_the_dependent_offsets_is_that_of_gaussians():
     expected = torch.distributions.kl_divergence(posterior, prior).sum()
     torch.testing.assert_close(dependent.penalty().detach(), expected)
     assert dropouts.penalty(dependent).item() == pytest.approx(float(expected))  # the frozen one inside does not count
+
+
+@pytest.mark.parametrize("coin", [0.0, 1 - 2**-24])
+def test_the_ends_of_the_unit_interval_are_no_nan(monkeypatch, coin):
+    monkeypatch.setattr(torch, "rand_like", lambda values: torch.full_like(values, coin))
+    module = dropouts.BetaBernoulli(3)
+    module(torch.ones(2, 3)).sum().backward()
+    assert module.raw_a.grad.isfinite().all() and module.raw_b.grad.isfinite().all()
+
+
+def test_factors_below_the_threshold_are_exact_zeros():
+    independent = dropouts.BetaBernoulli(2).eval()
+    nn.init.constant_(independent.raw_a, -7.0)  # a = 0.0009
+    with torch.no_grad():
+        independent.raw_a[1] = -1.0
+    assert 0 < independent.expected()[0] < 1e-3
+    assert (independent(torch.ones(1, 2)) == 0).tolist() == [[True, False]]
+    dependent = dropouts.DependentBetaBernoulli(independent).eval()
+    nn.init.constant_(dependent.norm.bias, 0.002)
+    assert 0 < dependent.need(torch.zeros(1, 2))[0, 1] * independent.scale()[1] < 1e-3
+    x = torch.tensor([[0.0, 1e-9]])  # an input at its mean: phi is the offset
+    assert (dependent(x) == 0).all()
+
+
+def test_what_an_input_needs_sends_no_gradient_to_it():
+    dependent = dropouts.DependentBetaBernoulli(dropouts.BetaBernoulli(3)).eval()
+    nn.init.constant_(dependent.norm.bias, 0.5)
+    x = torch.full((1, 3), 0.1, requires_grad=True)
+    dependent(x).sum().backward()
+    torch.testing.assert_close(x.grad, (dependent(x) / x).detach())

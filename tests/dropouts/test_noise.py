@@ -120,6 +120,11 @@ def test_rectified_mean_of_no_noise_is_the_rectifier():
     assert dropouts.rectified_mean(mean, torch.zeros(3)).tolist() == [0, 0, 3]
 
 
+def test_rectified_mean_is_never_negative():
+    mean = torch.linspace(-12, 1, 10_000)
+    assert dropouts.rectified_mean(mean, torch.ones(())).min() >= 0
+
+
 def test_one_mask_serves_a_batch_unless_each_example_has_its_own():
     x = torch.ones(2, 30)
     for per_example in (False, True):
