@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness.task import Task
+from harness.training.task import Task
 
 SMALL = 64
 """Largest image side for which two of the five strides are left out."""
@@ -42,7 +42,7 @@ def fit(model: nn.Module, task: Task, *, version: int = 1, width: float = 1.0, g
 
 
 def build(**arguments: Any) -> nn.Module:
-    """A ChannelNet that remembers its arguments, so that harness.models can store and rebuild it."""
+    """A ChannelNet that remembers its arguments, so that harness.networks.build can store and rebuild it."""
     network = ChannelNet(**arguments)
     network.built_by = {"method": "channelnet", "arguments": arguments}
     return network

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from harness.task import Task
+from harness.training.task import Task
 
 
 def fit(model: nn.Module, task: Task) -> nn.Module:

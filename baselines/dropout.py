@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness.task import Task
+from harness.training.task import Task
 
 
 def fit(

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from harness.layers import Layer, inner_layers
-from harness.pruning import example_of, kept_counts, largest, prune_units
-from harness.task import Task
+from harness.pruning.layers import Layer, inner_layers
+from harness.pruning.structured import example_of, kept_counts, largest, prune_units
+from harness.training.task import Task
 
 
 def fit(

@@ -9,12 +9,12 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from harness import metrics as measure
-from harness.layers import NothingToPrune, convolutions
-from harness.other import kept_ratio_of, kept_units_of
-from harness.pruning import check_ratio, example_of, kept_count, prune_units, random_kept
-from harness.task import Task
-from harness.weights import number_to_keep, prunable_weights, train_masked
+from harness.measure import metrics
+from harness.pruning.inherited import kept_ratio_of, kept_units_of
+from harness.pruning.layers import NothingToPrune, convolutions
+from harness.pruning.structured import check_ratio, example_of, kept_count, prune_units, random_kept
+from harness.pruning.unstructured import number_to_keep, prunable_weights, train_masked
+from harness.training.task import Task
 
 RATIO_STEPS = 256
 """Fineness of the ratios that are tried for `target_kept`."""
@@ -117,7 +117,7 @@ def filter_counts(model: nn.Module, task: Task, prune_ratio: float) -> dict[str,
 def _of_share(model: nn.Module, task: Task, target_kept: float) -> nn.Module:
     """The network of randomly drawn units whose share of the parameters is nearest to `target_kept`."""
     check_ratio(1 - target_kept, "1 - target_kept")
-    example, total = example_of(task), measure.parameters(model)
+    example, total = example_of(task), metrics.parameters(model)
 
     @cache
     def pruned(prune_ratio: float) -> nn.Module:
@@ -125,7 +125,7 @@ def _of_share(model: nn.Module, task: Task, target_kept: float) -> nn.Module:
         return prune_units(model, draw(model, counts, example, task.generator("random pruning")), example)
 
     def share(prune_ratio: float) -> float:
-        return measure.parameters(pruned(prune_ratio)) / total
+        return metrics.parameters(pruned(prune_ratio)) / total
 
     ratios = [step / RATIO_STEPS for step in range(RATIO_STEPS)]
     first_below = bisect_left(ratios, -target_kept, key=lambda ratio: -share(ratio))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from harness.layers import NothingToPrune
-from harness.other import kept_units_of
-from harness.pruning import example_of, prune_units
-from harness.task import Task
+from harness.pruning.inherited import kept_units_of
+from harness.pruning.layers import NothingToPrune
+from harness.pruning.structured import example_of, prune_units
+from harness.training.task import Task
 
 
 def fit(model: nn.Module, task: Task) -> nn.Module:

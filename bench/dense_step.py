@@ -27,9 +27,10 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from bench.loader import MEAN, STD, prepare
-from harness import data, models
-from harness.devices import make_deterministic
-from harness.training import Progress, Recipe, run_epochs
+from harness.data import dataset
+from harness.machine.devices import make_deterministic
+from harness.networks import build
+from harness.training.loop import Progress, Recipe, run_epochs
 
 SGD = {"lr": 0.01, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}
 
@@ -65,7 +66,7 @@ def timm_epoch(
             loss.item()
 
 
-def suite_epoch(model: nn.Module, loaded: data.Data, recipe: Recipe, optimizer: torch.optim.Optimizer) -> None:
+def suite_epoch(model: nn.Module, loaded: dataset.Data, recipe: Recipe, optimizer: torch.optim.Optimizer) -> None:
     """One epoch of the loop that trains every cell, its validation (on ten images) included."""
     run_epochs(
         model,
@@ -96,7 +97,7 @@ def network(options: argparse.Namespace) -> nn.Module:
     """The same network for both, with the same weights."""
     torch.manual_seed(0)
     shape = (3, options.size, options.size)
-    return models.build(options.model, num_classes=10, input_shape=shape).to(options.device)
+    return build.build(options.model, num_classes=10, input_shape=shape).to(options.device)
 
 
 def sides(images: Tensor, labels: Tensor, path: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -111,7 +112,7 @@ def sides(images: Tensor, labels: Tensor, path: Path, options: argparse.Namespac
         augment={"crop": 4, "flip": True},
         precision=options.precision,
     )
-    loaded = data.load(path, recipe=recipe, device=options.device, seed=0)
+    loaded = dataset.load(path, recipe=recipe, device=options.device, seed=0)
     ours = network(options).to(memory_format=torch.channels_last)
     our_forward = torch.compile(ours) if options.compile else ours
     our_optimizer = recipe.make_optimizer(ours.parameters())

@@ -26,7 +26,7 @@ import torchvision
 from torch import nn
 
 from edropout import EDropout
-from harness.run import KEEP_MEMORY
+from harness.runs.supervisor import KEEP_MEMORY
 
 # name -> (side of the input in pixels, batch)
 SETTINGS = {"resnet18": (32, 128), "resnet50": (32, 64), "alexnet": (224, 64), "squeezenet1_1": (224, 32)}

@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from harness import data
-from harness.prepared import SPLITS, Description, write
+from harness.data import dataset
+from harness.data.prepared import SPLITS, Description, write
 
 MEAN, STD = 0.47, 0.25
 RECIPES: dict[str, dict[str, Any]] = {
@@ -97,7 +97,7 @@ def compare(images: Tensor, labels: Tensor, options: argparse.Namespace) -> None
         prepare(path, images, labels)
         for name, augment in RECIPES.items():
             recipe = SimpleNamespace(batch_size=options.batch, eval_batch_size=500, augment=augment, threads=1)
-            ours = data.load(path, recipe=recipe, device="cpu", seed=0).train
+            ours = dataset.load(path, recipe=recipe, device="cpu", seed=0).train
             few = Images(images[: options.examples // 10], labels, transforms(augment, channels, size))
             few.labels = labels[: len(few.images)]
             loader = DataLoader(few, options.batch, shuffle=True, num_workers=0)

@@ -55,21 +55,21 @@ def commands(table: str, cells: Path, out: Path) -> list[list[str]]:
     """The commands of workflow/rules/paper.smk for one table."""
     rows, folder = f"{out / table}.csv", out / table
     return [
-        ["paper.collect", "--table", table, "--cells", str(cells), "--out", rows],
-        ["paper.statistics", "--csv", rows, "--out", str(folder / "statistics")],
-        ["paper.tables", "--csv", rows, "--statistics", f"{folder}/statistics", "--out-stem", str(folder)],
+        ["paper.rows.collect", "--table", table, "--cells", str(cells), "--out", rows],
+        ["paper.statistics.compute", "--csv", rows, "--out", str(folder / "statistics")],
+        ["paper.tables.write", "--csv", rows, "--statistics", f"{folder}/statistics", "--out-stem", str(folder)],
         [
-            *("paper.figures", "--csv", rows, "--statistics", f"{folder}/statistics"),
+            *("paper.figures.draw", "--csv", rows, "--statistics", f"{folder}/statistics"),
             *("--out", f"{folder}/figures", "--jobs", "2"),
         ],
-        ["paper.report", "--tables", table, "--folder", str(out), "--out", f"{folder}.pdf"],
+        ["paper.report.typeset", "--tables", table, "--folder", str(out), "--out", f"{folder}.pdf"],
     ]
 
 
 def run(words: list[str]) -> tuple[float, float, float]:
     """Seconds, processor seconds and peak memory in MiB of one command, its interpreter's start included.
 
-    Memory is that of the largest process: `paper.figures --jobs 2` has three.
+    Memory is that of the largest process: `paper.figures.draw --jobs 2` has three.
     """
     started = time.perf_counter()
     process = os.posix_spawn(

@@ -11,8 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import UninitializedParameter
 from torch.optim import Optimizer
 
-from edropout.graph import Graph
-from edropout.units import Units
+from edropout.subnetworks.graph import Graph
+from edropout.subnetworks.units import Units
 
 
 def check_network(model: nn.Module) -> None:

@@ -37,7 +37,7 @@ def fit(
 
     Args:
         model: A freshly initialised network.
-        task: Data, recipe and loop (`harness.task.Task`; the library does not import it).
+        task: Data, recipe and loop (`harness.training.task.Task`; the library does not import it).
         population_size: Number of pruning states; 8 in the authors' README.
         mutation_factor: Probability that a unit on which two states differ is flipped in a third; 0.9 in their code.
         crossover_rate: Probability that a candidate takes a unit from its mutant; 0.9 in their code.

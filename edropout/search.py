@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from edropout import distributed, evolution
+from edropout import evolution
 from edropout.checks import (
     check_batch,
     check_counts,
@@ -22,13 +22,15 @@ from edropout.checks import (
     check_probabilities,
     check_state,
 )
-from edropout.engine import Engine
-from edropout.evaluation import authors_counts, full_copy, parameter_counts, recalibrate_
-from edropout.kept_step import KeptStep, kept_numbers
-from edropout.smaller import SmallerNetwork
-from edropout.subnetwork import cut_out, prune
+from edropout.energy import energy
+from edropout.subnetworks import distributed
+from edropout.subnetworks.engine import Engine
+from edropout.subnetworks.evaluation import authors_counts, full_copy, parameter_counts, recalibrate_
+from edropout.subnetworks.kept_step import KeptStep, kept_numbers
+from edropout.subnetworks.removal import cut_out, prune
+from edropout.subnetworks.smaller import SmallerNetwork
+from edropout.subnetworks.units import Units
 from edropout.target import Target, count_for_share, hold, unit_scores
-from edropout.units import Units
 
 Mutation = Callable[[Tensor, float, torch.Generator], Tensor]
 
@@ -378,7 +380,9 @@ class EDropout:
     def _engine_for(self, x: Tensor) -> Engine:
         """The analysis of the network for inputs of this size, anew when it meets a new size or network."""
         if self._engine is None or not self._engine.fits(x):
-            self._engine = Engine(self.model, self.units, x, workers=self.workers, energy_dtype=self.energy_dtype)
+            self._engine = Engine(
+                self.model, self.units, energy, x, workers=self.workers, energy_dtype=self.energy_dtype
+            )
         return self._engine
 
     def _seen_engine(self) -> Engine:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from edropout.units import Units
+from edropout.subnetworks.units import Units
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""What every method shares: data, models, the training loop, measurement and the result file."""
+"""What every method shares, in rooms: docs/architecture.md shows what flows from which to which."""

@@ -16,12 +16,14 @@ from hypothesis import strategies as st
 from small_networks import residual
 
 from edropout import EDropout, Units
-from edropout.subnetwork import mask_, prune
-from harness import checkpoint, plan, result
+from edropout.subnetworks.removal import mask_, prune
+from harness.plan import configuration, grid
+from harness.runs import result
+from harness.training import checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
-RULES = {plan.rule_of(method) for method in CONFIG["methods"]}
+RULES = {configuration.rule_of(method) for method in CONFIG["methods"]}
 CASES = int(os.environ.get("EDROPOUT_FUZZ", "250"))
 fuzzed = settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
@@ -72,16 +74,16 @@ def mutated(tree, data, keys=names, values=json_values):
 def test_any_configuration_makes_cells_or_one_sentence(data):
     config = mutated(CONFIG, data, yaml_keys, yaml_values)
     try:
-        plan.check(config, RULES)
-    except plan.ConfigError as error:
+        configuration.check(config, RULES)
+    except configuration.ConfigError as error:
         assert str(error) and "\n" not in str(error)
     else:
         for table in config["tables"]:
-            assert all(len(cell["config_hash"]) == 16 for cell in plan.cells(config, table)[:5])
+            assert all(len(cell["config_hash"]) == 16 for cell in grid.cells(config, table)[:5])
 
 
 RESULT = {
-    **result.header(plan.cell(CONFIG, dataset="digits", model="resnet8", method="l1", seed=1)),
+    **result.header(grid.cell(CONFIG, dataset="digits", model="resnet8", method="l1", seed=1)),
     "test": {"loss": 0.1, "top1": 0.9, "top3": 0.95, "top5": 1.0, "examples": 10},
     "size": {"parameters": 5, "dense_parameters": 10, "nonzero": 5, "kept_ratio": 0.5},
     "time": {"seconds": 1.0},

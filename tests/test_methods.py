@@ -1,4 +1,4 @@
-"""Every method that has a file in baselines/, and EDropout, passes every check of harness/checks.py."""
+"""Every method of baselines/, and EDropout, passes every check of harness/runs/checks.py."""
 
 import importlib.util
 import json
@@ -8,10 +8,11 @@ import pytest
 import torch
 from small_networks import residual
 
-from harness.checks import CHECKS, Subject
+from harness.runs.checks import CHECKS, Subject
 
 ROOT = Path(__file__).resolve().parent.parent
 METHODS = {path.stem: path for path in sorted((ROOT / "baselines").glob("*.py"))}
+METHODS |= {path.parent.name: path for path in sorted((ROOT / "baselines").glob("*/fit.py"))}
 METHODS["edropout"] = ROOT / "edropout" / "method.py"
 VARIANTS = {
     "channelnet-v3": {"version": 3, "width": 0.125},

@@ -15,14 +15,19 @@ OURS = {"edropout", "dropouts", "theory", "harness", "baselines", "paper"}
 # edropout and dropouts stay usable without the suite and each other; harness takes from edropout how a network is
 # read and how units are removed, which know of no search; methods do not import each other; tables need no torch;
 # theory takes readers of published data from harness and trains nothing that a cell trains.
-READING = {"edropout.graph", "edropout.observe", "edropout.roles"}
 MAY_IMPORT = {
     "edropout": {"edropout"},
     "dropouts": {"dropouts"},
-    "harness": {"harness", "edropout.subnetwork", *READING},
-    "theory": {"theory", "dropouts", "harness.sources", "harness.prepared", "harness.files"},
-    "baselines": {"harness", "dropouts", "edropout.subnetwork"},
-    "paper": {"paper", "harness.result"},
+    "harness": {"harness", "edropout.subnetworks"},
+    "theory": {"theory", "dropouts", "harness.machine", "harness.data.prepared", "harness.sources"},
+    "baselines": {"harness", "dropouts", "edropout.subnetworks"},
+    "paper": {"paper", "harness.runs.result"},
+}
+# What is in a room imports from its own and from those before it; what is in no room comes last.
+ROOMS = {
+    "edropout": ["subnetworks"],
+    "harness": ["machine", "data", "sources", "networks", "measure", "training", "pruning", "plan", "runs"],
+    "paper": ["rows", "statistics", "tables", "figures", "report"],
 }
 NEEDS = {"edropout": {"torch"}, "dropouts": {"torch"}, "theory": {"numpy", "pandas", "scipy", "torch"}}
 HEAVY = {"torch", "torchvision", "timm", "wandb", "sklearn"}
@@ -34,9 +39,16 @@ def imported(path):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             assert not node.level, f"{path} uses a relative import"
-            yield from (
-                [f"{node.module}.{alias.name}" for alias in node.names] if node.module in OURS else [node.module]
-            )
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                known = node.module in OURS or ROOT.joinpath(*name.split(".")).with_suffix(".py").exists()
+                yield name if known else node.module
+
+
+def own_package(path):
+    """The package of a method that needs more than one file."""
+    parts = path.relative_to(ROOT).parts
+    return {".".join(parts[:2])} if parts[0] == "baselines" and len(parts) > 2 else set()
 
 
 @pytest.mark.parametrize("package", sorted(MAY_IMPORT))
@@ -44,8 +56,43 @@ def test_packages_import_only_what_they_may(package):
     for path in sorted((ROOT / package).rglob("*.py")):
         for name in imported(path):
             if name.split(".")[0] in OURS:
-                allowed = any(name == entry or name.startswith(f"{entry}.") for entry in MAY_IMPORT[package])
+                entries = MAY_IMPORT[package] | own_package(path)
+                allowed = any(name == entry or name.startswith(f"{entry}.") for entry in entries)
                 assert allowed, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def room(package, parts):
+    """The place of a module's room in the order of its package."""
+    rooms = ROOMS[package]
+    return rooms.index(parts[1]) if len(parts) > 1 and parts[1] in rooms else len(rooms)
+
+
+@pytest.mark.parametrize("package", sorted(ROOMS))
+def test_imports_go_through_the_rooms_in_one_direction(package):
+    for path in sorted((ROOT / package).rglob("*.py")):
+        own = path.relative_to(ROOT).with_suffix("").parts
+        assert len(own) < 3 or own[1] in ROOMS[package], f"{own[1]} has no place in the order of the rooms"
+        for name in imported(path):
+            parts = name.split(".")
+            if parts[0] == package and len(parts) > 1 and (ROOT / package / parts[1]).is_dir():
+                assert room(package, parts) <= room(package, own), f"{'/'.join(own)} imports {name}: an arrow back up"
+
+
+@pytest.mark.parametrize("package", sorted(ROOMS))
+def test_modules_of_a_room_do_not_import_each_other_in_circles(package):
+    files = sorted((ROOT / package).rglob("*.py"))
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in files}
+    arrows = {name: {other for other in imported(path) if other in modules} for name, path in modules.items()}
+    while leaves := {name for name, others in arrows.items() if not others & arrows.keys()}:
+        arrows = {name: others for name, others in arrows.items() if name not in leaves}
+    assert not arrows, f"these import each other in a circle: {', '.join(arrows)}"
+
+
+def test_the_picture_of_the_rooms_is_current(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    import rooms
+
+    assert rooms.drawing() in rooms.PAGE.read_text(encoding="utf-8"), "run `python docs/rooms.py`"
 
 
 @pytest.mark.parametrize("package", sorted(NEEDS))
@@ -55,7 +102,10 @@ def test_the_libraries_need_torch_alone_and_theory_little_more(package):
         assert foreign <= NEEDS[package], f"{path.relative_to(ROOT)} imports {foreign}"
 
 
-@pytest.mark.parametrize("module", ["harness.plan", "harness.run", "harness.status", "harness.result", "paper.collect"])
+LIGHT = ["harness.plan.grid", "harness.run", "harness.status", "harness.runs.result", "paper.rows.collect"]
+
+
+@pytest.mark.parametrize("module", LIGHT)
 def test_planning_and_collecting_start_without_heavy_imports(module):
     code = f"import sys, {module}; print(*sorted({HEAVY!r} & set(sys.modules)))"
     answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

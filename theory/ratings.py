@@ -10,7 +10,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from harness.prepared import DataError
+from harness.data.prepared import DataError
 from harness.sources.download import Archive, check, fetch
 from theory.experiment import Data
 

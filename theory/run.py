@@ -16,8 +16,8 @@ from pathlib import Path
 import pandas
 import torch
 
-from harness.files import write_text
-from harness.prepared import DataError
+from harness.data.prepared import DataError
+from harness.machine.files import write_text
 from theory.experiment import Data, Experiment, sentence
 
 COLUMNS = ["statement", "data", "measure", "value", "low", "high", "verdict", "reason"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from harness.prepared import DataError
+from harness.data.prepared import DataError
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy
 import torch
 
-from harness.prepared import DataError
+from harness.data.prepared import DataError
 from harness.sources import Part, Source
 from harness.sources.download import Archive, check, fetch
 

@@ -11,8 +11,8 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.files import advice, replacing, sweep
-from harness.prepared import DataError
+from harness.data.prepared import DataError
+from harness.machine.files import advice, replacing, sweep
 
 TIMEOUT_SECONDS = 60
 BLOCK = 1 << 20

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.files import advice, sweep, sync_folder
-from harness.prepared import DataError
+from harness.data.prepared import DataError
+from harness.machine.files import advice, sweep, sync_folder
 from harness.sources import Part, Source
 from harness.sources.download import Archive, fetch
 

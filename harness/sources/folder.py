@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from harness.images import EXTENSIONS
-from harness.prepared import SPLITS, DataError
+from harness.data.images import EXTENSIONS
+from harness.data.prepared import SPLITS, DataError
 from harness.sources import Part, Source
 
 IMAGENET_CLASSES = 1000

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from harness.prepared import DataError
+from harness.data.prepared import DataError
 from harness.sources import Part, Source
 from harness.sources.download import Archive, fetch
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness import images
-from harness.prepared import SPLITS, DataError, Description, pack_paths
+from harness.data import images
+from harness.data.prepared import SPLITS, DataError, Description, pack_paths
 from harness.sources import Part, Source
 
 DECODED_BYTES = 256 << 20

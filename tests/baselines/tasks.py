@@ -3,9 +3,9 @@
 import torch
 from loaders import Loader
 
-from harness.phase import Run
-from harness.task import Task
-from harness.training import Recipe
+from harness.training.loop import Recipe
+from harness.training.memory import Run
+from harness.training.task import Task
 
 
 def make_task(folder, *, shape=(1, 8, 8), classes=3, epochs=2, used=0, inputs=(), examples=24):

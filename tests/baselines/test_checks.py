@@ -5,8 +5,8 @@ import torch
 from small_networks import residual
 from torch import nn
 
-from harness import checks
-from harness.checks import RECIPE, Subject
+from harness.runs import checks
+from harness.runs.checks import RECIPE, Subject
 
 
 def honest(model, task):

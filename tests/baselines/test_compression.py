@@ -14,9 +14,9 @@ from tasks import make_task
 from torch import nn
 
 from baselines import deep_compression
-from baselines.deep_compression import fit, magnitude_masks
-from harness.compression import code_lengths, decode_layer, encode_layer, huffman, unhuffman
-from harness.sharing import cluster, share, unshare
+from baselines.deep_compression.compression import code_lengths, decode_layer, encode_layer, huffman, unhuffman
+from baselines.deep_compression.fit import fit, magnitude_masks
+from baselines.deep_compression.sharing import cluster, share, unshare
 
 
 @settings(max_examples=60, deadline=None)

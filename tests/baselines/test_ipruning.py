@@ -9,11 +9,11 @@ from tasks import make_task
 from torch import nn
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from baselines.ipruning import Population, fit
-from harness.ising import RIDGE, Ising, feature_maps, interactions, kernel_divergence, map_entropy
-from harness.layers import convolutions
-from harness.masked import MaskedNetwork
-from harness.pruning import prune_units
+from baselines.ipruning.fit import Population, fit
+from baselines.ipruning.ising import RIDGE, Ising, feature_maps, interactions, kernel_divergence, map_entropy
+from baselines.ipruning.masked import MaskedNetwork
+from harness.pruning.layers import convolutions
+from harness.pruning.structured import prune_units
 
 IMAGE = torch.zeros(1, 1, 8, 8)
 

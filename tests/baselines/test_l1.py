@@ -10,10 +10,10 @@ from small_networks import plain, randomize_norms
 from torch import nn
 
 from baselines.l1 import filter_norms, select
-from harness.architectures import cifar_resnet
-from harness.layers import inner_layers
-from harness.metrics import macs, parameters
-from harness.pruning import kept_counts, prune_units
+from harness.measure.metrics import macs, parameters
+from harness.networks.architectures import cifar_resnet
+from harness.pruning.layers import inner_layers
+from harness.pruning.structured import kept_counts, prune_units
 
 IMAGE = torch.zeros(1, 1, 8, 8)
 

@@ -6,8 +6,8 @@ import torchvision
 from small_networks import plain, randomize_norms, residual
 from torch import nn
 
-from harness.layers import NothingToPrune, convolutions, inner_layers
-from harness.pruning import check_ratio, kept_count, kept_counts, largest, prune_units, random_kept, remove
+from harness.pruning.layers import NothingToPrune, convolutions, inner_layers
+from harness.pruning.structured import check_ratio, kept_count, kept_counts, largest, prune_units, random_kept, remove
 
 IMAGE = torch.zeros(1, 1, 8, 8)
 

@@ -7,18 +7,19 @@ import torch
 from small_networks import randomize_norms
 
 from baselines.channelnet import ChannelNet
-from edropout.subnetwork import mask_
-from harness import models
-from harness.layers import inner_layers
-from harness.metrics import latency, macs, parameters
-from harness.pruning import kept_counts, largest, prune_units, remove
+from edropout.subnetworks.removal import mask_
+from harness.measure.metrics import latency, macs, parameters
+from harness.networks import saved
+from harness.networks.build import build as build_network
+from harness.pruning.layers import inner_layers
+from harness.pruning.structured import kept_counts, largest, prune_units, remove
 
 NETWORKS = {"resnet18": (3, 32, 32), "resnet50": (3, 32, 32), "squeezenet1_1": (3, 224, 224), "alexnet": (3, 224, 224)}
 
 
 def build(name):
     torch.manual_seed(0)
-    return randomize_norms(models.build(name, num_classes=10, input_shape=NETWORKS[name])).eval()
+    return randomize_norms(build_network(name, num_classes=10, input_shape=NETWORKS[name])).eval()
 
 
 def selection(network, shape, ratio=0.5):
@@ -45,8 +46,8 @@ def test_removed_masked_and_reloaded_networks_agree(tmp_path, name):
     kept = selection(network, shape)
     x = torch.randn(2, *shape)
     smaller = prune_units(network, kept, x).eval()
-    models.save(tmp_path, smaller, name=name, num_classes=10, input_shape=shape)
-    loaded = models.load(tmp_path)
+    saved.save(tmp_path, smaller, name=name, num_classes=10, input_shape=shape)
+    loaded = saved.load(tmp_path)
     dense = parameters(network), macs(network, shape)
     mask_(network, kept)
     assert difference(network, smaller, x) < 1e-4

@@ -9,10 +9,10 @@ from tasks import make_task
 from torch import nn
 
 from baselines import thinet
-from harness.layers import Reader, inner_layers
-from harness.pruning import prune_units
-from harness.reconstruction import contributions, gram_matrix, rescaled
-from harness.regression import drop_smallest_sum, keep_best_fit, relative_error, rescaling
+from baselines.thinet.reconstruction import contributions, gram_matrix, rescaled
+from baselines.thinet.regression import drop_smallest_sum, keep_best_fit, relative_error, rescaling
+from harness.pruning.layers import Reader, inner_layers
+from harness.pruning.structured import prune_units
 
 IMAGE = torch.zeros(1, 1, 8, 8)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from networks import batch, fingerprint, network, small_network
+from searched_networks import batch, fingerprint, network, small_network
 from torch import nn
 
 from edropout import EDropout, Target, Units

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from networks import assert_energies_of_masked_networks, batch, build, fingerprint, network
+from searched_networks import assert_energies_of_masked_networks, batch, build, fingerprint, network
 from torch import Tensor, nn
 
 from edropout import EDropout, Target, Units, evolution, mask_

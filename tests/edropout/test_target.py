@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from networks import build, disturb, small_network
+from searched_networks import build, disturb, small_network
 from torch import nn
 
 from edropout import EDropout, Target, Units

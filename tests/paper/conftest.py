@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from fake_results import plan, write, write_pages
 
-from paper import collect, figures
+from paper.figures import draw
+from paper.rows import collect
 
 METHODS = ["dense", "edropout", "l1-30", "l1-50", "random"]
 
@@ -35,7 +36,7 @@ def render():
         folder = csv.with_suffix("")
         write_pages(csv, folder)
         options = ["--statistics", str(folder / "statistics"), "--out", str(folder / "figures")]
-        assert figures.main(["--csv", str(csv), *options]) == 0
+        assert draw.main(["--csv", str(csv), *options]) == 0
         return folder
 
     return make

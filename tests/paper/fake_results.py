@@ -11,8 +11,9 @@ from typing import Any
 import numpy
 import pandas
 
-from harness.plan import digest
-from paper import statistics, tables
+from harness.plan.code import digest
+from paper.statistics import compute
+from paper.tables import write as tables
 
 LAYERS = ("conv1", "layer1.conv1", "layer1.conv2", "layer2.conv1", "layer2.conv2", "layer2.shortcut", "fc")
 DENSE_PARAMETERS = {"resnet8": 78_042, "vgg8": 288_170, "resnet18": 11_173_962, "resnet34": 21_282_122}
@@ -36,7 +37,7 @@ CONFIG = {"data": {"source": "digits"}, "recipe": RECIPE, "hyperparameters": {}}
 def plan(
     root: Path, datasets: Iterable[str], models: Iterable[str], methods: Iterable[str], seeds: Iterable[int]
 ) -> list[dict[str, Any]]:
-    """Cells as the workflow hands them to paper.collect, with the configuration that their hash is taken of."""
+    """Cells as the workflow hands them to paper.rows.collect, with the configuration that their hash is taken of."""
     cells = []
     for names in itertools.product(datasets, models, methods, seeds):
         dataset, model, method, seed = names
@@ -147,5 +148,5 @@ FAILURE = {"status": "failed", "error": "the loss became nan", "test": None, "si
 def write_pages(csv, stem):
     """Statistics of a collected CSV beside it, and its tables under `stem`."""
     found = str(csv.with_suffix("") / "statistics")
-    assert statistics.main(["--csv", str(csv), "--out", found]) == 0
+    assert compute.main(["--csv", str(csv), "--out", found]) == 0
     assert tables.main(["--csv", str(csv), "--statistics", found, "--out-stem", str(stem)]) == 0

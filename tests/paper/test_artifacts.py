@@ -22,7 +22,7 @@ def run(folder):
     out = folder / "quick" / "artifacts.txt"
     arguments = ["--table", "quick", "--folder", str(folder), "--out", str(out)]
     # A process of its own: W&B reads its mode once in a process.
-    subprocess.run([sys.executable, "-m", "paper.artifacts", *arguments], cwd=ROOT, check=True, timeout=120)
+    subprocess.run([sys.executable, "-m", "paper.report.artifacts", *arguments], cwd=ROOT, check=True, timeout=120)
     return out.read_text().splitlines()
 
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from fake_results import write, write_pages
 
-from harness import plan
+from harness.plan import grid
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -92,8 +92,8 @@ def snakemake_report(tmp_path_factory):
         }
     }
     (root / "config" / "config.yaml").write_text(yaml.safe_dump(config))
-    cells = plan.cells(config, "small")
-    write([{**cell, "path": str(root / plan.folder(cell) / "metrics.json")} for cell in cells], epochs=4)
+    cells = grid.cells(config, "small")
+    write([{**cell, "path": str(root / grid.folder(cell) / "metrics.json")} for cell in cells], epochs=4)
     (root / "workflow" / "Snakefile").write_text(
         'configfile: "config/config.yaml"\n'
         'include: "rules/common.smk"\n'

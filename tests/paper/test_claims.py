@@ -2,7 +2,7 @@
 
 import pandas
 
-from paper.claims import claims
+from paper.tables.claims import claims
 
 
 def rows(pruned, *, methods=("dense", "edropout"), models=("a",)):

@@ -8,10 +8,10 @@ import pandas
 import pytest
 from fake_results import FAILURE, edit, metrics, plan, write
 
-from harness import plan as harness_plan
-from paper import collect
-from paper.plausible import objections
-from paper.row import COLUMNS
+from harness.plan import grid
+from paper.rows import collect
+from paper.rows.plausible import objections
+from paper.rows.row import COLUMNS
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_the_hash_check_knows_the_plans_hash(tmp_path):
         "recipes": {"r": {"epochs": 2}},
         "methods": {"dense": {}},
     }
-    cell = harness_plan.cell(config, dataset="digits", model="resnet8", method="dense", seed=1)
+    cell = grid.cell(config, dataset="digits", model="resnet8", method="dense", seed=1)
     result = metrics({**cell, "path": ""}, numpy.random.default_rng(0)) | {"config": cell["config"]}
     assert list(objections(result)) == []
 

@@ -13,8 +13,8 @@ from matplotlib import pyplot
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from paper import canvas, curves, layers, ranking_plot, speed, style
-from paper.canvas import Plot
+from paper.figures import canvas, curves, layers, ranking_plot, speed, style
+from paper.figures.canvas import Plot
 
 ROOT = Path(__file__).resolve().parents[2]
 TWENTY = [
@@ -45,7 +45,7 @@ def test_bytes_are_equal_when_drawn_again_by_several_processes_with_another_hash
     again = tmp_path / "again"
     options = ["--csv", csv, "--statistics", folder.parent / "statistics", "--out", again, "--jobs", "2"]
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
-    subprocess.run([sys.executable, "-m", "paper.figures", *options], env=environment, cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-m", "paper.figures.draw", *options], env=environment, cwd=ROOT, check=True)
     assert {path.name: path.read_bytes() for path in again.iterdir()} == first
 
 

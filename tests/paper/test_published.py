@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from paper import published
+from paper.tables import published
 
 
 def ours(**changes):

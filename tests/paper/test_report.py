@@ -7,8 +7,8 @@ import pandas
 import pytest
 from fake_results import FAILURE, edit
 
-from paper import report
-from paper.summary import read_rows
+from paper.report import typeset
+from paper.rows.summary import read_rows
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def built(make_table, render, tmp_path):
     csv = make_table(change=lambda cells: edit(cells[4], lambda content: content.update(FAILURE)))
     render(csv)
     out = tmp_path / "quick.pdf"
-    assert report.main(["--tables", "quick", "--folder", str(csv.parent), "--out", str(out)]) == 0
+    assert typeset.main(["--tables", "quick", "--folder", str(csv.parent), "--out", str(out)]) == 0
     return csv, out
 
 
@@ -29,7 +29,7 @@ def test_bytes_are_equal_when_built_again_elsewhere(built, tmp_path):
     csv, out = built
     elsewhere = tmp_path / "elsewhere" / "paper"
     shutil.copytree(csv.parent, elsewhere)
-    report.build(["quick"], elsewhere, tmp_path / "again.pdf")
+    typeset.build(["quick"], elsewhere, tmp_path / "again.pdf")
     assert (tmp_path / "again.pdf").read_bytes() == out.read_bytes()
     assert out.read_bytes().startswith(b"%PDF") and str(tmp_path).encode() not in out.read_bytes()
 
@@ -51,7 +51,7 @@ def test_several_tables_make_one_pdf(make_table, render, tmp_path):
     for name in ("first", "second"):
         csv = make_table(name, methods=("dense", "edropout"), seeds=(1,))
         render(csv)
-    report.build(["first", "second"], csv.parent, tmp_path / "both.pdf")
+    typeset.build(["first", "second"], csv.parent, tmp_path / "both.pdf")
     text = words(tmp_path / "both.pdf")
     assert "Tables: first and second" in text and "Figures: second" in text and "the seed 1;" in text
 
@@ -65,6 +65,6 @@ def test_the_origin_names_status_and_uncommitted_changes():
             {**common, "seed": 3, "config_hash": "c" * 16, "status": "failed", "dirty": None, "commit": None},
         ]
     )
-    cells, commits = (cell.text for cell in report.origin(rows).rows[0][3:])
+    cells, commits = (cell.text for cell in typeset.origin(rows).rows[0][3:])
     assert cells == f"1:{'a' * 16}  2:{'b' * 16}  3:{'c' * 16} (failed)"
     assert commits == "0123456789ab, 0123456789ab+"

@@ -7,11 +7,11 @@ import numpy
 import pandas
 import pytest
 
-from paper import statistics
-from paper.paired import compare, holm, paired_tests
-from paper.pareto import front
-from paper.ranks import ranking
-from paper.summary import read_rows, summarise
+from paper.rows.summary import read_rows, summarise
+from paper.statistics import compute
+from paper.statistics.paired import compare, holm, paired_tests
+from paper.statistics.pareto import front
+from paper.statistics.ranks import ranking
 
 
 def test_paired_differences_are_tested_by_t_and_rank():
@@ -82,7 +82,7 @@ def test_the_front_holds_what_nothing_beats_in_both():
 
 def test_files_say_where_seeds_are_too_few(make_table, tmp_path):
     folder = tmp_path / "statistics"
-    notes = statistics.write(read_rows(make_table(seeds=(1,))), folder)
+    notes = compute.write(read_rows(make_table(seeds=(1,))), folder)
     assert any("Too few seeds" in note for note in notes) and not (folder / "ranks.csv").exists()
     assert pandas.read_csv(folder / "paired.csv")["result"].eq("too few seeds").all()
     assert (folder / "notes.txt").read_text().splitlines() == notes
@@ -91,6 +91,6 @@ def test_files_say_where_seeds_are_too_few(make_table, tmp_path):
 def test_with_three_seeds_the_rank_test_is_said_to_be_powerless(make_table):
     rows = read_rows(make_table())
     assert summarise(rows)["n"].eq(3).all()
-    assert statistics.power_note(paired_tests(rows)) == [
+    assert compute.power_note(paired_tests(rows)) == [
         "With 3 seeds Wilcoxon's test cannot fall below p = 0.25, even before correction."
     ]

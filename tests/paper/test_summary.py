@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas
 import pytest
 
-from paper.summary import aggregate, problems, read_rows, seed_warning, summarise
+from paper.rows.summary import aggregate, problems, read_rows, seed_warning, summarise
 
 
 def test_the_interval_is_students_t_of_the_sample():

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from fake_results import FAILURE, edit, write_pages
 
-from paper import announce, html, latex, markdown
-from paper.layout import page
-from paper.page import Cell, Page, Table, mean, quantity
-from paper.summary import read_rows
+from paper.report import announce
+from paper.rows.summary import read_rows
+from paper.tables import html, latex, markdown
+from paper.tables.layout import page
+from paper.tables.page import Cell, Page, Table, mean, quantity
 
 PUBLISHED = {"datasets": ("kuzushiji",), "models": ("resnet18", "resnet34"), "methods": ("dense", "edropout", "l1")}
 

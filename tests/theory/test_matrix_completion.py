@@ -8,7 +8,7 @@ import pytest
 import scipy.optimize
 import torch
 
-from harness.prepared import DataError
+from harness.data.prepared import DataError
 from harness.sources.download import Archive, md5
 from theory import matrix_completion, ratings
 from theory.experiment import Data

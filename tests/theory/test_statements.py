@@ -3,7 +3,7 @@
 import pandas
 import pytest
 
-from harness.prepared import DataError
+from harness.data.prepared import DataError
 from theory import hidden_layer, linear_networks, matrix_completion, relu_networks, run
 from theory.experiment import Data, Experiment, Verdict, largest_step, sentence, tidy
 

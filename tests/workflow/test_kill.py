@@ -25,7 +25,7 @@ def processes_in(folder):
         except OSError:
             continue
         if place == str(folder):
-            kinds = {b"harness.cell": "trainer", b"harness.run": "supervisor", b"snakemake": "snakemake"}
+            kinds = {b"harness.runs.cell": "trainer", b"harness.run": "supervisor", b"snakemake": "snakemake"}
             kind = next((kinds[word] for word in kinds if word in command), None)
             if kind:
                 found[kind].append(int(entry.name))

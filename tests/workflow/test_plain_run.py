@@ -7,7 +7,8 @@ import sys
 
 from projects import ROOT
 
-from harness import plan, result
+from harness.plan import grid
+from harness.runs import result
 
 MISSING = ("snakemake", "wandb", "jsonschema", "yaml", "pandas")
 
@@ -31,10 +32,10 @@ def test_a_cell_needs_torch_and_safetensors_alone(tmp_path):
         "recipes": {"r": recipe},
         "methods": {"dense": {}},
     }
-    cell = plan.cell(config, dataset="digits", model="resnet8", method="dense", seed=1)
+    cell = grid.cell(config, dataset="digits", model="resnet8", method="dense", seed=1)
     data, out = tmp_path / "digits.safetensors", tmp_path / "run" / "metrics.json"
     section = json.dumps({"source": "digits", "train_examples": 200})
-    run("harness.datasets", "--name", "digits", "--data", section, "--root", tmp_path, "--out", data)
+    run("harness.sources.prepare", "--name", "digits", "--data", section, "--root", tmp_path, "--out", data)
     fit = ROOT / "baselines" / "dense.py"
     said = run(
         "harness.run", fit, "--cell", json.dumps(cell), "--data", data, "--out", out, "--start", out.parent / "start"

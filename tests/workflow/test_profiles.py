@@ -9,7 +9,7 @@ import sys
 import pytest
 from projects import copy_of_the_repository, environment, reduced
 
-from harness import plan
+from harness.plan import grid
 
 CELL = "results/digits/resnet8/dense/seed1/metrics.json"
 
@@ -55,7 +55,7 @@ def with_recipe(project, **keys):
 @pytest.mark.parametrize("profile", ["slurm", "kubernetes"])
 def test_a_profile_asks_for_gpus_threads_memory_and_time(small, profile):
     with_recipe(small, processes=4, threads=8)
-    small.write(plan.prepared(small.config, "digits"), "0" * 1_000_000)
+    small.write(grid.prepared(small.config, "digits"), "0" * 1_000_000)
     output = snakemake(small, "-n", "--quiet", "progress", "--profile", f"profiles/{profile}", "--cores", "64", CELL)
     asked = resources(output, "dense")
     assert asked["gpu"] == "4" and asked["threads"] == "32"

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from projects import ROOT, SECRET, environment, reduced
 
-from harness import plan
+from harness.plan import grid
 
 CELL = "results/digits/resnet8"
 
@@ -90,7 +90,7 @@ def test_changing_a_dataset_runs_its_cells_in_the_same_run(fresh):
 
 
 def test_a_dataset_that_is_prepared_again_runs_no_cell(fresh):
-    (fresh.folder / plan.prepared(fresh.config, "digits")).unlink()
+    (fresh.folder / grid.prepared(fresh.config, "digits")).unlink()
     assert planned(fresh.snakemake("prepare")[1])["data"] == 1
     assert "Nothing to be done" in fresh.snakemake("-n")[1]
 
@@ -247,7 +247,7 @@ def test_a_missing_key_is_named(fresh, key):
 
 def test_a_crash_halfway_through_the_figures_is_no_success(fresh):
     crash = "import pathlib, sys\npathlib.Path(sys.argv[sys.argv.index('--out') + 1]).mkdir()\nsys.exit(3)\n"
-    fresh.write("paper/figures.py", crash)
+    fresh.write("paper/figures/draw.py", crash)
     code, output = fresh.snakemake()
     assert code != 0, output
     assert planned(fresh.snakemake("-n")[1]).get("figures") == 1

@@ -4,7 +4,7 @@
 use rule cell as deep_compression with:
     input:
         unpack(edropout_unless_own_ratio),
-        fit="baselines/deep_compression.py",
+        fit="baselines/deep_compression/fit.py",
         data=DATA,
         init=DENSE,
     wildcard_constraints:

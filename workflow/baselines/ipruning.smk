@@ -3,7 +3,7 @@
 
 use rule cell as ipruning with:
     input:
-        fit="baselines/ipruning.py",
+        fit="baselines/ipruning/fit.py",
         data=DATA,
     wildcard_constraints:
         method="ipruning(-.+)?",

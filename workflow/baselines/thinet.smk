@@ -3,7 +3,7 @@
 
 use rule cell as thinet with:
     input:
-        fit="baselines/thinet.py",
+        fit="baselines/thinet/fit.py",
         data=DATA,
         init=DENSE,
     wildcard_constraints:

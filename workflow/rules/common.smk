@@ -17,8 +17,9 @@ from snakemake.shell import shell
 ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from harness import code, devices, plan
-from harness.run import failures
+from harness.machine import devices
+from harness.plan import code, configuration, grid
+from harness.runs.supervisor import failures
 
 # Jobs import torch: without byte code on disk that costs seconds each time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -62,14 +63,14 @@ def one_sentence():
     """Ends Snakemake with the sentence that says what config.yaml cannot mean."""
     try:
         yield
-    except plan.ConfigError as error:
+    except configuration.ConfigError as error:
         raise WorkflowError(str(error)) from None
 
 
 # Before the DAG is built.
 with one_sentence():
-    plan.check(config, plan.methods_with_rule())
-    plan.check_models({model for table in config["tables"].values() for model in table["models"]})
+    configuration.check(config, configuration.methods_with_rule())
+    configuration.check_models({model for table in config["tables"].values() for model in table["models"]})
 
 
 wildcard_constraints:
@@ -84,7 +85,7 @@ wildcard_constraints:
 def cell_json(wildcards):
     """The cell's configuration: a parameter of its rule, so that changing it runs the cell again."""
     with one_sentence():
-        cell = plan.cell(
+        cell = grid.cell(
             config,
             dataset=wildcards.dataset,
             model=wildcards.model,
@@ -97,7 +98,7 @@ def cell_json(wildcards):
 def prepared(wildcards):
     """The file of the cell's dataset, as its section of config.yaml asks for it."""
     with one_sentence():
-        return plan.prepared(config, wildcards.dataset)
+        return grid.prepared(config, wildcards.dataset)
 
 
 DATA = ancient(prepared)  # What is in it is part of each cell's parameters: preparing it again reruns no cell.
@@ -106,7 +107,7 @@ DATA = ancient(prepared)  # What is in it is part of each cell's parameters: pre
 def data_json(wildcards, output):
     """What a dataset is prepared from."""
     with one_sentence():
-        section, path = plan.data_section(config, wildcards.dataset), plan.prepared(config, wildcards.dataset)
+        section, path = grid.data_section(config, wildcards.dataset), grid.prepared(config, wildcards.dataset)
     if path != output[0]:
         raise WorkflowError(f"the section 'datasets.{wildcards.dataset}' of config.yaml makes {path}: ask for it")
     return json.dumps(section)
@@ -115,7 +116,7 @@ def data_json(wildcards, output):
 def method_code(wildcards, input):
     """Hash of the method's own code: a parameter of its rule, so that editing a method runs its cells again."""
     with one_sentence():
-        plan.check_hyperparameters(wildcards.method, config["methods"].get(wildcards.method) or {}, input.fit)
+        configuration.check_hyperparameters(wildcards.method, config["methods"].get(wildcards.method) or {}, input.fit)
     return code_hash(input.fit)
 
 
@@ -163,9 +164,9 @@ def table_cells(table):
     return [
         {
             **{key: cell[key] for key in ("dataset", "model", "method", "seed", "config_hash")},
-            "path": f"{plan.folder(cell)}/metrics.json",
+            "path": f"{grid.folder(cell)}/metrics.json",
         }
-        for cell in plan.cells(config, table)
+        for cell in grid.cells(config, table)
     ]
 
 

@@ -15,7 +15,7 @@ rule data:
     params:
         section=data_json,
     shell:
-        "python -m harness.datasets --name {wildcards.dataset:q} --data {params.section:q}"
+        "python -m harness.sources.prepare --name {wildcards.dataset:q} --data {params.section:q}"
         " --root {resources.root:q} --out {output:q} {resources.download} 2>&1 | tee {log:q}"
 
 
@@ -23,5 +23,5 @@ rule data:
 rule prepare:
     input:
         sorted(
-            {plan.prepared(config, name) for table in config["build"] for name in config["tables"][table]["datasets"]}
+            {grid.prepared(config, name) for table in config["build"] for name in config["tables"][table]["datasets"]}
         ),

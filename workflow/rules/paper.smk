@@ -39,9 +39,9 @@ rule collect:
     conda:
         "../../envs/paper.yaml"
     params:
-        code=paper_code("collect"),
+        code=paper_code("rows/collect"),
     shell:
-        "python -m paper.collect --table {wildcards.table:q} --cells {input.cells:q} --out {output.rows:q} 2>&1 | tee {log:q}"
+        "python -m paper.rows.collect --table {wildcards.table:q} --cells {input.cells:q} --out {output.rows:q} 2>&1 | tee {log:q}"
 
 
 rule statistics:
@@ -54,9 +54,9 @@ rule statistics:
     conda:
         "../../envs/paper.yaml"
     params:
-        code=paper_code("statistics"),
+        code=paper_code("statistics/compute"),
     shell:
-        "python -m paper.statistics --csv {input:q} --out {output:q} 2>&1 | tee {log:q}"
+        "python -m paper.statistics.compute --csv {input:q} --out {output:q} 2>&1 | tee {log:q}"
 
 
 rule tables:
@@ -80,15 +80,15 @@ rule tables:
         "../../envs/paper.yaml"
     params:
         stem=lambda wildcards, output: os.path.splitext(output[0])[0],
-        code=paper_code("tables"),
+        code=paper_code("tables/write"),
     shell:
-        "python -m paper.tables --csv {input.rows:q} --statistics {input.statistics:q}"
+        "python -m paper.tables.write --csv {input.rows:q} --statistics {input.statistics:q}"
         " --out-stem {params.stem:q} 2>&1 | tee {log:q}"
 
 
 rule figures:
     input:
-        "paper/style.mplstyle",
+        "paper/figures/style.mplstyle",
         rows=rules.collect.output.rows,
         history=rules.collect.output.history,
         layers=rules.collect.output.layers,
@@ -108,15 +108,15 @@ rule figures:
         "../../envs/paper.yaml"
     threads: 2
     params:
-        code=paper_code("figures"),
+        code=paper_code("figures/draw"),
     shell:
-        "python -m paper.figures --csv {input.rows:q} --statistics {input.statistics:q} --out {output:q}"
+        "python -m paper.figures.draw --csv {input.rows:q} --statistics {input.statistics:q} --out {output:q}"
         " --jobs {threads} 2>&1 | tee {log:q}"
 
 
 rule table_report:
     input:
-        "paper/paper.typ",
+        "paper/report/paper.typ",
         "paper/published.csv",
         rows=rules.collect.output.rows,
         setup=rules.collect.output.setup,
@@ -135,15 +135,15 @@ rule table_report:
     conda:
         "../../envs/paper.yaml"
     params:
-        code=paper_code("report"),
+        code=paper_code("report/typeset"),
     shell:
-        "python -m paper.report --tables {wildcards.table:q} --out {output:q} 2>&1 | tee {log:q}"
+        "python -m paper.report.typeset --tables {wildcards.table:q} --out {output:q} 2>&1 | tee {log:q}"
 
 
 # All tables of `build` in one PDF.
 rule report:
     input:
-        "paper/paper.typ",
+        "paper/report/paper.typ",
         "paper/published.csv",
         expand(rules.table_report.input[2:], table=config["build"]),
     output:
@@ -154,9 +154,9 @@ rule report:
         "../../envs/paper.yaml"
     params:
         tables=config["build"],
-        code=paper_code("report"),
+        code=paper_code("report/typeset"),
     shell:
-        "python -m paper.report --tables {params.tables:q} --out {output:q} 2>&1 | tee {log:q}"
+        "python -m paper.report.typeset --tables {params.tables:q} --out {output:q} 2>&1 | tee {log:q}"
 
 
 # The last step: says where everything is, and fails if a cell has no numbers.
@@ -173,7 +173,7 @@ rule announce:
     conda:
         "../../envs/paper.yaml"
     shell:
-        "python -m paper.announce --table {wildcards.table:q} --out {output:q} 2>&1 | tee {log:q}"
+        "python -m paper.report.announce --table {wildcards.table:q} --out {output:q} 2>&1 | tee {log:q}"
 
 
 rule artifacts:
@@ -189,4 +189,4 @@ rule artifacts:
     conda:
         "../../envs/paper.yaml"
     shell:
-        "python -m paper.artifacts --table {wildcards.table:q} --out {output:q} 2>&1 | tee {log:q}"
+        "python -m paper.report.artifacts --table {wildcards.table:q} --out {output:q} 2>&1 | tee {log:q}"

@@ -1,0 +1,143 @@
+"""Runs once what was read of a network: shapes, views, changes in place, and whether it is what the network does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edropout.subnetworks.graph import Graph, Ref, Step, addresses, caller, execute, substitute, tensors
+from edropout.subnetworks.tracing import set_switches, trace
+from edropout.subnetworks.untouched import RandomNumbersError, mode, no_random_numbers, unchanged
+
+
+def follow(model: nn.Module, example: Tensor) -> tuple[Graph, dict[str, nn.Module]]:
+    """Reads the computation of `model` as `trace` does and fills `shapes`, `memory` and `in_place` of the graph.
+
+    They come from one evaluation of the first samples. A value that is read again after a step has changed it in place
+    is from then on read as the result of that step. The model stays unchanged, whatever its steps do in place.
+
+    Args:
+        model: The network.
+        example: (batch, ...) one input, on its device.
+
+    Returns:
+        The graph, and the modules that its steps call by name.
+
+    Raises:
+        ValueError: `trace` cannot read it, the steps give another output or other gradients than the network itself, or
+            they draw random numbers.
+    """
+    graph, modules = trace(model)
+    ordinary = caller(model, modules)
+    alive: dict[str, Any] = {}  # all values: freed memory would be given to later ones, which would look like views
+
+    def call(step: Step, args: tuple, kwargs: dict) -> Any:
+        read = tensors((args, kwargs))
+        versions = [tensor._version for tensor in read]
+        value = ordinary(step, args, kwargs)
+        changed = [tensor for tensor, version in zip(read, versions, strict=True) if tensor._version != version]
+        if changed:
+            graph.in_place[step.name] = addresses(changed)
+        return value
+
+    def watch(name: str, value: Any) -> None:
+        alive[name] = value
+        graph.memory[name] = addresses(value)
+        if isinstance(value, Tensor):
+            graph.shapes[name] = value.shape
+
+    name = type(model).__name__
+    with mode(model, training=False):
+        set_switches(modules, model)
+        try:
+            followed = _run(model, lambda x: execute(graph, call, x, watch=watch), example)
+            own = _run(model, model, example)
+        except RandomNumbersError as error:
+            raise ValueError(f"nothing in {name} can be pruned: {error} in eval mode") from error
+    same = all(map(close, followed.values, own.values)) and len(followed.values) == len(own.values)
+    if not same or not all(map(close, followed.gradients or (), own.gradients or ())):
+        raise ValueError(
+            f"nothing in {name} can be pruned exactly: torch.fx follows it to another output or other gradients than "
+            "its own. A usual cause is a value that is changed in place (x += ...) and read again under an older name"
+        )
+    _rename(graph, alive)
+    return graph, modules
+
+
+def first_samples(x: Tensor) -> Tensor:
+    """A copy of two samples of a batch (one of one), enough to tell the batch from what happens to have one entry."""
+    return x[:2].detach().clone()
+
+
+def close(one: Tensor | None, other: Tensor | None) -> bool:
+    """True if two results of the same computation differ by rounding alone, or if the second is not finite."""
+    if one is None or other is None:
+        present = one if other is None else other
+        return present is None or not bool(present.any())
+    if one.shape != other.shape:
+        return False
+    if not other.dtype.is_floating_point:
+        return torch.equal(one, other)
+    if not bool(other.isfinite().all()):
+        return True
+    precision = torch.finfo(torch.promote_types(one.dtype, other.dtype)).eps
+    if torch.is_autocast_enabled(one.device.type):
+        precision = max(precision, torch.finfo(torch.get_autocast_dtype(one.device.type)).eps)
+    if one.device.type == "cuda":
+        precision = max(precision, 2.0**-10)  # TF32
+    difference, size = (torch.linalg.vector_norm(value, dtype=torch.float64) for value in (one - other, other))
+    return float(difference) <= 10 * precision**0.5 * float(size)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The tensors that a computation returns, and the gradients of a fixed weighted sum of them (None: it has none)."""
+
+    values: list[Tensor]
+    gradients: tuple[Tensor | None, ...] | None
+
+
+def _run(model: nn.Module, compute: Callable[[Tensor], Any], example: Tensor) -> _Run:
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    with torch.inference_mode(False), torch.enable_grad(), no_random_numbers(example.device), unchanged(model):
+        found = tensors(compute(first_samples(example)))
+        weighted = [(value * _weights(value)).sum() for value in found if value.requires_grad]
+        gradients = None
+        if weighted and parameters:
+            # cuDNN's recurrent layers have no gradient in eval mode, reentrant checkpoints none by this call.
+            with suppress(RuntimeError):
+                gradients = torch.autograd.grad(sum(weighted), parameters, allow_unused=True)
+        return _Run([value.detach() for value in found], gradients)
+
+
+def _weights(value: Tensor) -> Tensor:
+    return torch.arange(value.numel(), device=value.device).cos().to(value.dtype).view(value.shape)
+
+
+def _rename(graph: Graph, values: Mapping[str, Any]) -> None:
+    """Lets later steps read the result of a change in place instead of the changed value under its old name."""
+    for number, step in enumerate(graph.steps):
+        result = values.get(step.name)
+        if step.name not in graph.in_place or not isinstance(result, Tensor):
+            continue
+        old = {earlier.name for earlier in graph.steps[:number] if _same_place(values[earlier.name], result)}
+
+        def renamed(ref: Ref, old: set[str] = old, new: str = step.name) -> Ref:
+            return Ref(new) if ref.name in old else ref
+
+        for place, later in enumerate(graph.steps[number + 1 :], number + 1):
+            args, kwargs = substitute((later.args, dict(later.kwargs)), renamed)
+            graph.steps[place] = replace(later, args=args, kwargs=kwargs)
+
+
+def _same_place(one: Any, other: Tensor) -> bool:
+    return isinstance(one, Tensor) and _place(one) == _place(other)
+
+
+def _place(value: Tensor) -> tuple:
+    return value.data_ptr(), value.shape, value.stride(), value.dtype

@@ -1,0 +1,299 @@
+"""Reads the computation of any module, with torch.fx."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.utils.checkpoint import CheckpointFunction
+
+from edropout.subnetworks.graph import Graph, Ref, Step, substitute
+from edropout.subnetworks.untouched import no_random_numbers, unchanged
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+class ModeSwitch(nn.Module):
+    """A function, or a method by name, whose arguments depend on train or eval mode: `F.dropout(x, training=...)`.
+
+    Args:
+        target: What is called.
+        train_args: Its (args, kwargs) in train mode.
+        eval_args: Its (args, kwargs) in eval mode.
+        owner: Name of the module whose code calls it and whose mode counts.
+    """
+
+    def __init__(self, target: Callable | str, train_args: tuple, eval_args: tuple, owner: str) -> None:
+        super().__init__()
+        self.target, self.train_args, self.eval_args, self.owner = target, train_args, eval_args, owner
+
+    def forward(self, *values: Any) -> Any:
+        """Calls the function on `values`, which take the places of the references in order of appearance."""
+        args, kwargs = self.train_args if self.training else self.eval_args
+        by_name = dict(zip(Step("", "", None, args, kwargs).reads, values, strict=True))
+        args, kwargs = substitute((args, kwargs), lambda ref: by_name[ref.name])
+        if isinstance(self.target, str):
+            return getattr(args[0], self.target)(*args[1:], **kwargs)
+        return self.target(*args, **kwargs)
+
+
+class Constant(nn.Module):
+    """A tensor that the network's own code makes anew at each call, always the same."""
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("value", value, persistent=False)
+
+    def forward(self) -> Tensor:
+        """Returns the tensor."""
+        return self.value
+
+
+class _Tracer(fx.Tracer):
+    """Keeps layers whole that have a meaning here even when a library subclasses them, and those of `whole`.
+
+    A module whose own code torch.fx cannot follow is added to `whole`: it checks a shape, draws random numbers,
+    switches gradients or autocast, or has a gradient of its own. Not so if it holds a batch norm, which a whole module
+    would not run by the statistics of the batch, or is given a list, which the attempt to follow it may have changed.
+    """
+
+    proxy_buffer_attributes = True  # otherwise what is computed from a buffer alone would be taken for constant
+
+    def __init__(self, whole: set[str]) -> None:
+        super().__init__()
+        self.whole = whole
+        self.switches = _switches()
+        self.inside: dict[str, list[tuple]] = {}  # name of a module that was followed -> what its calls consist of
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        known = (*CONVOLUTIONS, nn.Linear, _BatchNorm, ModeSwitch)
+        return (
+            isinstance(m, known)
+            or module_qualified_name in self.whole
+            or super().is_leaf_module(m, module_qualified_name)
+        )
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        if _switches() != self.switches:
+            raise ValueError("it switches gradients or autocast on or off")
+        return super().create_node(*args, **kwargs)
+
+    def call_module(self, m: nn.Module, forward: Callable, args: tuple, kwargs: dict) -> Any:
+        name, before, depth = self.path_of_module(m), len(self.graph.nodes), len(self.module_stack)
+        if self.is_leaf_module(m, name):
+            return super().call_module(m, forward, args, kwargs)
+        try:
+            with no_random_numbers():
+                value = super().call_module(m, forward, args, kwargs)
+        except Exception:  # whatever the module's own control flow raises
+            if _holds_norm(m) or any(isinstance(arg, list | dict) for arg in (*args, *kwargs.values())):
+                raise
+            for node in self._since(before):
+                self.graph.erase_node(node)
+            while len(self.module_stack) > depth:
+                self.module_stack.popitem()
+            self.whole.add(name)
+            return self.create_proxy("call_module", name, args, kwargs)
+        self.inside.setdefault(name, []).extend((node.op, node.target) for node in self._since(before))
+        return value
+
+    def _since(self, count: int) -> list[fx.Node]:
+        """The nodes after the first `count`, last one first."""
+        return list(itertools.islice(reversed(self.graph.nodes), len(self.graph.nodes) - count))
+
+
+def _switches() -> tuple[bool, ...]:
+    return torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
+
+
+@contextmanager
+def _no_custom_gradients() -> Iterator[None]:
+    """torch.fx would follow an autograd.Function into its forward and lose its backward: makes it fail instead.
+
+    Checkpoints have the ordinary gradient and are followed; their saving of memory is lost.
+    """
+    apply = torch.autograd.Function.__dict__["apply"]
+
+    def fail(cls: type, *args: Any, **kwargs: Any) -> Any:
+        if cls is CheckpointFunction:
+            run, _, *args = args
+            return run(*args)
+        followed = any(isinstance(arg, fx.Proxy) for arg in (*args, *kwargs.values()))
+        if followed and cls.__module__ != CheckpointFunction.__module__:
+            raise ValueError(f"{cls.__name__} has a gradient of its own")
+        return apply.__get__(None, cls)(*args, **kwargs)
+
+    torch.autograd.Function.apply = classmethod(fail)
+    try:
+        yield
+    finally:
+        torch.autograd.Function.apply = apply
+
+
+def _holds_norm(module: nn.Module) -> bool:
+    return any(isinstance(part, _BatchNorm) for part in module.modules())
+
+
+_KINDS = {
+    "placeholder": "input",
+    "get_attr": "attribute",
+    "call_module": "module",
+    "call_function": "function",
+    "call_method": "method",
+    "output": "output",
+}
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """The computation in one mode.
+
+    Attributes:
+        steps: In execution order.
+        constants: Tensors that the code makes on the way, by the names that torch.fx gives them.
+        owners: step -> name of the module whose code it belongs to.
+        inside: Name of a module that was followed -> what its calls consist of.
+    """
+
+    steps: list[Step]
+    constants: dict[str, Tensor]
+    owners: dict[str, str]
+    inside: dict[str, list[tuple]]
+
+
+def _read(model: nn.Module, whole: set[str], *, training: bool) -> _Reading:
+    """Reads the model in one mode; adds what cannot be followed to `whole`."""
+    attributes, tracer = set(vars(model)), _Tracer(whole)
+    optional = {
+        name: parameter.default
+        for name, parameter in inspect.signature(model.forward).parameters.items()
+        if parameter.default is None or isinstance(parameter.default, bool | int | float | str)
+    }
+    with unchanged(model), _no_custom_gradients():
+        model.train(training)
+        try:
+            with no_random_numbers():
+                graph = tracer.trace(model, concrete_args=optional)
+        except Exception as error:  # torch.fx raises whatever the model's own control flow raises
+            name = type(model).__name__
+            raise ValueError(f"nothing in {name} can be pruned, as torch.fx cannot follow it: {error}") from error
+        asked = {node.target for node in graph.nodes if node.op == "get_attr"} - attributes
+        constants = {name: vars(model)[name] for name in asked & set(vars(model))}
+
+    def convert(value: Any) -> Any:
+        return fx.node.map_aggregate(value, lambda entry: Ref(entry.name) if isinstance(entry, fx.Node) else entry)
+
+    steps, owners = [], {}
+    for node in graph.nodes:
+        args, kwargs = convert(tuple(node.args)), dict(convert(dict(node.kwargs)))
+        steps.append(Step(node.name, _KINDS[node.op], node.target, _plain(args), _plain(kwargs)))
+        owners[node.name] = next((path for path, _ in reversed(node.meta.get("nn_module_stack", {}).values())), "")
+    # Checks are left out; torch.fx adds some, that optional arguments have their default values.
+    steps = [step for step in steps if getattr(step.target, "__name__", "") not in ("_assert_is_none", "_assert")]
+    read = {name for step in steps for name in step.reads}
+    steps = [step for step in steps if step.target is not operator.eq or step.name in read]
+    steps = [step for step in steps if not _is_default_input(step, steps)]
+    return _Reading(steps, constants, owners, tracer.inside)
+
+
+def _plain(value: Any) -> Any:
+    """Turns torch.fx's immutable lists and dictionaries into ordinary ones."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (tuple, list)):
+        return (tuple if isinstance(value, tuple) else list)(_plain(entry) for entry in value)
+    return value
+
+
+def _is_default_input(step: Step, steps: list[Step]) -> bool:
+    """An optional argument of forward that nothing reads."""
+    return step.kind == "input" and bool(step.args) and not any(step.name in other.reads for other in steps)
+
+
+def _both_modes(model: nn.Module) -> tuple[_Reading, _Reading, frozenset[str]]:
+    """The computation in train and in eval mode, and the modules kept whole, as if their steps depend on the mode."""
+    whole: set[str] = set()
+    while True:
+        before = len(whole)
+        train, evaluate = (_read(model, whole, training=training) for training in (True, False))
+        one, other = train.inside, evaluate.inside
+        differing = {name for name in one if name in other and one[name] != other[name]}
+        innermost = {name for name in differing if not any(inner.startswith(f"{name}.") for inner in differing)}
+        whole |= {name for name in innermost if not _holds_norm(model.get_submodule(name))}
+        if len(whole) == before:
+            return train, evaluate, frozenset(whole)
+
+
+def _differ(one: Step, other: Step) -> bool:
+    return (one.args, one.kwargs) != (other.args, other.kwargs)
+
+
+def _shared(model: nn.Module) -> set[str]:
+    """Names of the modules with a parameter that has a second name."""
+    owners: dict[int, list[str]] = {}
+    for name, part in model.named_modules(remove_duplicate=False):
+        for parameter in part._parameters.values():
+            if parameter is not None:
+                owners.setdefault(id(parameter), []).append(name)
+    return {name for names in owners.values() if len(names) > 1 for name in names}
+
+
+def trace(model: nn.Module) -> tuple[Graph, dict[str, nn.Module]]:
+    """Reads the computation of `model` in train and in eval mode.
+
+    Returns:
+        The graph, and the modules its steps call by name, with a `ModeSwitch` for each function whose constants
+        depend on the mode.
+
+    Raises:
+        ValueError: torch.fx cannot follow the model, its own `forward` or a module with batch norm takes other paths in
+            train than in eval mode, or it does not take exactly one tensor.
+    """
+    train, evaluate, whole = _both_modes(model)
+    refuse = f"nothing in {type(model).__name__} can be pruned, as it"
+    alike = [(s.kind, s.target, s.reads) for s in train.steps] == [(s.kind, s.target, s.reads) for s in evaluate.steps]
+    if not alike or any(
+        _differ(one, other) and one.kind not in ("function", "method")
+        for one, other in zip(train.steps, evaluate.steps, strict=True)
+    ):
+        raise ValueError(f"{refuse} computes different layers in train and in eval mode")
+    constants, others = train.constants, evaluate.constants
+    if constants.keys() != others.keys() or not all(torch.equal(constants[name], others[name]) for name in others):
+        raise ValueError(f"{refuse} uses a tensor that changes from call to call")
+    if any(step.target in (F.batch_norm, torch.batch_norm, F.instance_norm) for step in train.steps):
+        raise ValueError(f"{refuse} normalises by a function: use modules, whose statistics can be told apart")
+    if any(isinstance(part, _InstanceNorm) and part.track_running_stats for part in model.modules()):
+        raise ValueError(f"{refuse} has instance norms with running statistics")
+    if sum(step.kind == "input" for step in train.steps) != 1:
+        raise ValueError(f"{type(model).__name__}.forward must take exactly one tensor")
+    called = {step.target for step in train.steps if step.kind == "module"}
+    modules = {name: module for name, module in model.named_modules() if name in called}
+    modules |= {name: Constant(value) for name, value in constants.items()}
+    steps = []
+    for one, other in zip(train.steps, evaluate.steps, strict=True):
+        if _differ(one, other):
+            name, owner = f"mode_{one.name}", train.owners[one.name]
+            calls = (one.args, dict(one.kwargs)), (other.args, dict(other.kwargs))
+            modules[name] = ModeSwitch(one.target, *calls, owner)
+            one = replace(one, kind="module", target=name, args=tuple(Ref(read) for read in one.reads), kwargs={})
+        if one.target in constants:
+            one = replace(one, kind="module")
+        steps.append(one)
+    return Graph(steps, whole=whole & called, shared=frozenset(_shared(model) & called)), modules
+
+
+def set_switches(modules: Mapping[str, nn.Module], model: nn.Module) -> None:
+    """Gives the functions that depend on the mode the mode of the module of `model` whose code calls them."""
+    for module in modules.values():
+        if isinstance(module, ModeSwitch):
+            module.train(model.get_submodule(module.owner).training)

@@ -1,0 +1,157 @@
+"""Prunable units of any module and their places in the pruning state vector."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from edropout.subnetworks.graph import Graph, Step
+from edropout.subnetworks.roles import (
+    call_counts,
+    is_convolution,
+    is_linear,
+    norm_partners,
+    reaches_output,
+    steps_with_weights,
+)
+from edropout.subnetworks.tracing import trace
+
+
+class Units:
+    """Maps a pruning state, one bool per unit, to the layers of a network and back.
+
+    A unit is a filter of a convolution with its batch-norm channel, or an input feature of a linear layer. The layers
+    appear in execution order. By default every filter counts except those of the stem (a convolution that reads the
+    input) and of the output layer, and of the linear layers only the last one. The published state sizes of the ResNets
+    (6208, 9920, 32448, 58560; Salehinejad & Valaee, arXiv:2006.04270, code) count the stem and, as units of their own,
+    the batch norms of the shortcuts: `prune_stem=True, shortcut_norms=True`. AlexNet's 18662 is 18560 with
+    `prune_stem=True, hidden_linear=True` plus its 102 outputs, which are never pruned.
+
+    Args:
+        model: Any network that torch.fx can follow.
+        prune_stem: Count the filters of the convolutions that read the network's input.
+        hidden_linear: Count the inputs of all linear layers, not only of the last one.
+        final_linear: Count the inputs of the last linear layer.
+        shortcut_norms: Count the batch norm of a 1x1 shortcut convolution as units of their own; such a filter is
+            computed only if both of its units are kept.
+
+    Raises:
+        ValueError: Nothing in `model` can be pruned, or torch.fx cannot follow it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        prune_stem: bool = False,
+        hidden_linear: bool = False,
+        final_linear: bool = True,
+        shortcut_norms: bool = False,
+    ) -> None:
+        graph, modules = trace(model)
+        partners = norm_partners(graph, modules)
+        counts = call_counts(graph)
+        calls = [s for s in graph.steps if s.kind == "module" and counts[s.target] == 1]
+        layers = [s for s in calls if is_convolution(modules[s.target]) or is_linear(modules[s.target])]
+        linear = [s for s in layers if is_linear(modules[s.target])]
+        users, with_weights = graph.users(), steps_with_weights(graph, modules, model)
+        self.sizes: dict[str, int] = {}
+        self.shortcut_norms: dict[str, str] = {}
+        for step in layers:
+            module = modules[step.target]
+            if is_linear(module):
+                if (final_linear and step is linear[-1]) or (hidden_linear and step is not linear[-1]):
+                    self.sizes[step.target] = module.in_features
+                continue
+            is_stem = _reaches_input(step, graph, with_weights)
+            if (is_stem and not prune_stem) or reaches_output(step, users, with_weights):
+                continue
+            self.sizes[step.target] = module.out_channels
+            if shortcut_norms and _is_shortcut(step, users, modules):
+                for norm in partners[step.target]:
+                    self.sizes[norm] = module.out_channels
+                    self.shortcut_norms[norm] = step.target
+        if not self.sizes:
+            raise ValueError(f"{type(model).__name__} has no unit that can be pruned")
+        self.num_units = sum(self.sizes.values())
+        if linear and not hidden_linear and [*self.sizes] == [linear[-1].target]:
+            warnings.warn(f"{type(model).__name__} has no filters to drop besides those of a stem: its units are the "
+                          f"{self.num_units} inputs of its last linear layer alone", stacklevel=2)  # fmt: skip
+
+    def check(self, model: nn.Module) -> None:
+        """Raises ValueError if these are the units of another network than `model`."""
+        modules = dict(model.named_modules())
+        for layer, size in self.sizes.items():
+            weight = getattr(modules.get(layer), "weight", None)
+            if weight is None or size != weight.shape[int(isinstance(modules[layer], nn.Linear))]:
+                raise ValueError(f"the units are those of another network: {type(model).__name__} has no layer "
+                                 f"'{layer}' of {size} units")  # fmt: skip
+
+    def split(self, state: Tensor) -> dict[str, Tensor]:
+        """Cuts a state, (num_units,) bool or (..., num_units), into views per layer.
+
+        Raises:
+            ValueError: The state has another length.
+        """
+        if state.shape[-1:] != (self.num_units,):
+            raise ValueError(f"the state must have {self.num_units} units, not shape {tuple(state.shape)}")
+        return dict(zip(self.sizes, state.split(list(self.sizes.values()), dim=-1), strict=True))
+
+    def join(self, kept: Mapping[str, Tensor]) -> Tensor:
+        """Makes the state of per-layer booleans, the inverse of `split`; a missing layer keeps all its units.
+
+        Raises:
+            ValueError: A layer is unknown or has another size.
+        """
+        for layer, mask in kept.items():
+            if self.sizes.get(layer) != mask.shape[-1]:
+                raise ValueError(f"layer '{layer}' has {self.sizes.get(layer, 'no')} units, not {mask.shape[-1]}")
+        some = next(iter(kept.values()), torch.empty(0))
+        ones = {layer: torch.ones(size, dtype=torch.bool, device=some.device) for layer, size in self.sizes.items()}
+        return torch.cat([kept.get(layer, ones[layer]).bool() for layer in self.sizes], dim=-1)
+
+    def kept(self, state: Tensor) -> dict[str, Tensor]:
+        """Per-layer booleans as `removal` takes them: a shortcut's norm is merged into its filter."""
+        kept = self.split(state)
+        for norm, convolution in self.shortcut_norms.items():
+            kept[convolution] = kept[convolution] & kept.pop(norm)
+        return kept
+
+    def repair_(self, states: Tensor) -> Tensor:
+        """Switches on the first unit of every layer that keeps none, in place: (..., num_units) bool.
+
+        A layer without units would cut the network in two, which no physically smaller layer can express.
+        """
+        views = self.split(states)
+        for view in views.values():
+            view[..., 0] |= ~view.any(-1)
+        for norm, convolution in self.shortcut_norms.items():
+            empty = ~(views[norm] & views[convolution]).any(-1)
+            views[norm][..., 0] |= empty
+            views[convolution][..., 0] |= empty
+        return states
+
+
+def _reaches_input(step: Step, graph: Graph, with_weights: set[str]) -> bool:
+    """True if no other layer with weights lies between the network's input and `step`."""
+    by_name = {entry.name: entry for entry in graph.steps}
+    waiting, seen = list(step.reads), set(step.reads)
+    while waiting:
+        source = by_name[waiting.pop()]
+        if source.name in with_weights:
+            return False
+        waiting += set(source.reads) - seen
+        seen.update(source.reads)
+    return True
+
+
+def _is_shortcut(step: Step, users: Mapping[str, list[Step]], modules: Mapping[str, nn.Module]) -> bool:
+    """True for a 1x1 convolution whose norm is added, without activation, and whose input also feeds other layers."""
+    branches = users[step.reads[0]]
+    if set(modules[step.target].kernel_size) != {1} or branches[0] is step or len(branches) < 2:
+        return False
+    norms = [user for user in users[step.name] if user.kind == "module"]
+    return len(norms) == 1 and all(user.kind == "function" for user in users[norms[0].name])

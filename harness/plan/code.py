@@ -1,0 +1,97 @@
+"""Hash what a method is made of, so that editing it runs its cells again and nothing else."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from harness.machine.files import ROOT
+
+HARNESS = ROOT / "harness"
+TRAINER = HARNESS / "runs" / "cell.py"
+"""What every cell runs."""
+
+
+def digest(content: Any) -> str:
+    """16 hexadecimal digits of the SHA-256 of the canonical JSON of `content`."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def code_hash(fit: str | Path) -> str:
+    """Hash of a method's own code: its file and the local modules that it imports, however indirectly.
+
+    Of a method that is a package, `<method>/fit.py`, every file of the folder counts.
+
+    Modules of the harness that every cell runs do not count; they count through PROTOCOL. Nor do comments, formatting
+    and docstrings of Python. A fit file in another language is hashed as it is.
+    """
+    path = Path(fit).resolve()
+    if path.suffix != ".py":
+        return digest(path.read_text(encoding="utf-8"))
+    shared = {part for part in _closure(TRAINER) if HARNESS in part.parents}
+    parts = _closure(path) | (_files(path.parent) if path.name == "fit.py" else set())
+    return digest(sorted((str(part.relative_to(ROOT)), _content(part)) for part in parts - shared))
+
+
+def _files(folder: Path) -> set[Path]:
+    return {part for part in folder.rglob("*") if part.is_file() and "__pycache__" not in part.parts}
+
+
+def _content(path: Path) -> str:
+    return _parsed(path)[0] if path.suffix == ".py" else hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _closure(path: Path) -> set[Path]:
+    """A Python file and the local modules that it imports, however indirectly."""
+    pending, seen = [path], set()
+    while pending:
+        part = pending.pop()
+        if part not in seen and part.exists():
+            seen.add(part)
+            pending += [module for name in _parsed(part)[1] for module in _local_modules(name)]
+    return seen
+
+
+def _parsed(path: Path) -> tuple[str, tuple[str, ...]]:
+    """Code without comments and docstrings, and the names that it imports."""
+    return _parse(path, path.stat().st_mtime_ns)
+
+
+@functools.cache
+def _parse(path: Path, modified: int) -> tuple[str, tuple[str, ...]]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imports = tuple(_imports(tree))
+    return ast.unparse(_without_docstrings(tree)), imports
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+            and body
+            and ast.get_docstring(node) is not None
+        ):
+            node.body = body[1:] or [ast.Pass()]
+    return tree
+
+
+def _imports(tree: ast.Module) -> Iterable[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _local_modules(name: str) -> Iterable[Path]:
+    stem = ROOT.joinpath(*name.split("."))
+    for path in (stem.with_suffix(".py"), stem / "__init__.py"):
+        if path.exists():
+            yield path

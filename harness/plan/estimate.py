@@ -1,0 +1,239 @@
+"""The plan before the bill: `python -m harness.estimate [TABLE ...]` prints cells, hours and disk of each table.
+
+A few training steps of each architecture and image size are timed on this machine with random images: on a GPU with
+the recipe's batch or as much of it as fits, on a CPU with as many pixels as 8 images of ImageNet have. Their time is
+scaled to the batch, and datasets that differ in colours and classes alone share it. Where images stay JPEG files,
+reading one is timed too: on a GPU an epoch lasts as long as the slower of the two, on a CPU as long as both. What was
+timed is kept in results/calibration.json, by machine; delete that file to time anew. A method costs what its finished
+cells cost relative to dense ones; a method without any is counted like dense training, and marked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.machine.devices import DeviceError, make_deterministic, wanted_device
+from harness.machine.files import read_json, write_text
+from harness.plan import configuration, grid
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from harness.training.loop import Recipe
+
+TRAINING_EXAMPLES = {
+    **dict.fromkeys(("mnist", "kuzushiji", "fashion"), (54_000, (1, 28, 28), 10)),
+    "digits": (1_293, (1, 8, 8), 10),
+    "cifar10": (45_000, (3, 32, 32), 10),
+    "cifar100": (45_000, (3, 32, 32), 100),
+    "flowers": (6_149, (3, 224, 224), 102),
+    "imagenet": (1_231_167, (3, 224, 224), 1000),
+    "imagefolder": (50_000, (3, 32, 32), 10),
+}
+"""Training examples after the validation split, shape of an image, classes; for `imagefolder` a guess."""
+PHOTO = (500, 375)
+"""Width and height of the JPEG file whose reading is timed, those of an average image of ImageNet."""
+PHOTOS = {"flowers": 8_189, "imagenet": 1_331_167, "imagefolder": 62_500}
+"""All images of the datasets that come as files: they stay files if they would take too much memory decoded."""
+CALIBRATION = Path("results/calibration.json")
+CPU_PIXELS = 8 * 224 * 224
+"""Pixels of a timed step on a CPU, where a whole batch of large images takes minutes and tens of gigabytes."""
+BYTES_BESIDES_WEIGHTS = 400_000
+"""metrics.json, history, log and the offline W&B run of one cell."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tables", nargs="*", help="tables of config.yaml (default: all)")
+    parser.add_argument("--configfile", type=Path, default=Path("config/config.yaml"))
+    parser.add_argument("--steps", type=int, default=3, help="training steps to time after one of warm-up")
+    arguments = parser.parse_args()
+    try:
+        config = configuration.read(arguments.configfile, arguments.tables)
+        unit, machine = describe_machine()
+    except (configuration.ConfigError, DeviceError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    costs, kept = relative_costs(config), read_json(CALIBRATION)
+    if not isinstance(kept.get(machine), dict):
+        kept[machine] = {}
+    timed = kept[machine]
+    print(f"{unit} on {machine}; disk is that of the results, without the datasets")
+    print(f"{'table':20} {'cells':>6} {'done':>6} {'hours left':>11} {'disk':>9}  methods without a measured cost")
+    for table in arguments.tables or config["tables"]:
+        print(line(config, table, costs, timed, arguments.steps), flush=True)
+        write_text(CALIBRATION, json.dumps(kept, indent=1, sort_keys=True))
+    return 0
+
+
+def device_of_jobs() -> torch.device:
+    """Where the trainers of this machine run; takes no slot."""
+    import torch
+
+    return torch.device("cuda" if wanted_device() != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def describe_machine() -> tuple[str, str]:
+    """What one hour of the plan is an hour of, and the names of the device and of the library that are timed."""
+    import torch
+
+    from harness.machine.provenance import processor
+
+    gpu = device_of_jobs().type == "cuda"
+    name = torch.cuda.get_device_name() if gpu else processor()
+    unit = "GPU-hours" if gpu else "hours of jobs with the threads of their recipes"
+    return unit, f"{name}, {os.cpu_count()} cores, PyTorch {torch.__version__}"
+
+
+def line(
+    config: configuration.Config, table: str, costs: Mapping[str, float], timed: dict[str, float], steps: int
+) -> str:
+    """The row of one table; what was timed is remembered in `timed`."""
+    cells = grid.cells(config, table)
+    done, hours, disk = 0, 0.0, 0
+    dense: dict[str, tuple[float, int]] = {}
+    for cell in cells:
+        key = json.dumps([cell["model"], cell["config"]["data"], cell["config"]["recipe"]], sort_keys=True)
+        if key not in dense:
+            dense[key] = cost_of_dense(cell, timed, steps)
+        seconds, weight_bytes = dense[key]
+        # A dense cell leaves its weights twice: at the end, and where the pruning methods start.
+        copies = 2 if configuration.rule_of(cell["method"]) == "dense" else 1
+        disk += copies * weight_bytes + BYTES_BESIDES_WEIGHTS
+        if result_of(cell):
+            done += 1
+        else:
+            hours += seconds * costs.get(configuration.rule_of(cell["method"]), 1.0) / 3600
+    unmeasured = sorted({configuration.rule_of(cell["method"]) for cell in cells} - set(costs))
+    return f"{table:20} {len(cells):6} {done:6} {hours:11.2f} {disk / 1e9:6.2f} GB  {', '.join(unmeasured) or '-'}"
+
+
+def result_of(cell: grid.Cell) -> dict[str, Any] | None:
+    """The finished result of a cell, or None."""
+    metrics = read_json(Path(grid.folder(cell)) / "metrics.json")
+    done = metrics.get("config_hash") == cell["config_hash"] and metrics.get("status") == "done"
+    return metrics if done else None
+
+
+def relative_costs(config: configuration.Config) -> dict[str, float]:
+    """Training time of each method's finished cells over that of the dense cell beside them: medians."""
+    seconds: dict[tuple[Any, ...], dict[str, float]] = defaultdict(dict)
+    for table in config["tables"]:
+        for cell in grid.cells(config, table):
+            measured = (result_of(cell) or {}).get("time")
+            taken = measured.get("train_seconds") if isinstance(measured, dict) else None
+            if isinstance(taken, int | float) and taken > 0:
+                place = (cell["dataset"], cell["model"], cell["seed"])
+                seconds[place][configuration.rule_of(cell["method"])] = taken
+    ratios = defaultdict(list)
+    for beside in seconds.values():
+        for method, value in beside.items():
+            if "dense" in beside:
+                ratios[method].append(value / beside["dense"])
+    return {method: statistics.median(values) for method, values in ratios.items()}
+
+
+def cost_of_dense(cell: grid.Cell, timed: dict[str, float], steps: int) -> tuple[float, int]:
+    """Seconds of dense training over the whole budget on this machine, and bytes of the weights.
+
+    `timed` holds the seconds of a step by what they depend on, and is extended.
+    """
+    import torch
+
+    from harness.networks import build
+    from harness.sources.store import DECODED_BYTES
+    from harness.training.loop import Recipe
+
+    data, recipe = cell["config"]["data"], Recipe(**cell["config"]["recipe"])
+    examples, (channels, *size), classes = TRAINING_EXAMPLES[data["source"]]
+    size = [data["image_size"]] * 2 if "image_size" in data else size
+    device = device_of_jobs()
+    torch.set_num_threads(recipe.threads)
+    make_deterministic(device)
+    model = build.build(cell["model"], num_classes=classes, input_shape=(channels, *size))
+    kinds = (recipe.batch_size, recipe.optimizer, recipe.precision, recipe.threads, steps)
+    key = json.dumps([cell["model"], size, *kinds], sort_keys=True)
+    if key not in timed:
+        model = model.to(device, memory_format=torch.channels_last)
+        timed[key] = time_batch(model, recipe, (channels, *size), classes, steps)
+    examples = data.get("train_examples", examples)
+    epoch = timed[key] * -(-examples // recipe.batch_size)
+    if PHOTOS.get(data["source"], 0) * channels * size[0] * size[1] > DECODED_BYTES:
+        if (photo := f"photo {size[0]}") not in timed:
+            timed[photo] = time_photo(size[0])
+        reading = timed[photo] * examples / recipe.threads
+        epoch = max(epoch, reading) if device.type == "cuda" else epoch + reading
+    weight_bytes = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    return epoch * recipe.epochs, weight_bytes
+
+
+def time_photo(size: int, rounds: int = 20) -> float:
+    """Median seconds of one process for reading a JPEG file of usual size and making it `size` pixels square."""
+    import numpy
+    from PIL import Image
+
+    from harness.data import images
+
+    rough = numpy.random.default_rng(0).integers(0, 256, (PHOTO[1] // 8, PHOTO[0] // 8, 3), dtype=numpy.uint8)
+    file = io.BytesIO()
+    Image.fromarray(rough).resize(PHOTO, Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
+    times = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "photo.jpg"
+        path.write_bytes(file.getvalue())
+        for _ in range(rounds):
+            started = time.perf_counter()
+            images.decode(path, size=size)
+            times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def time_batch(model: nn.Module, recipe: Recipe, shape: tuple[int, ...], classes: int, steps: int) -> float:
+    """Seconds of a training step on a whole batch of images of `shape` (channels, height, width)."""
+    import torch
+
+    device = next(model.parameters()).device
+    few = max(1, CPU_PIXELS // (shape[1] * shape[2]))
+    images = recipe.batch_size if device.type == "cuda" else min(recipe.batch_size, few)
+    while True:
+        try:
+            return time_step(model, recipe, (images, *shape), classes, steps) * recipe.batch_size / images
+        except torch.OutOfMemoryError:
+            if images == 1:
+                raise
+            images //= 2
+
+
+def time_step(model: nn.Module, recipe: Recipe, shape: tuple[int, ...], classes: int, steps: int) -> float:
+    """Median seconds of a training step on random images of `shape` (images, channels, height, width)."""
+    import torch
+
+    from harness.training.loop import cross_entropy
+
+    device = next(model.parameters()).device
+    optimizer = recipe.make_optimizer(model.parameters())
+    x = torch.randn(shape, device=device).contiguous(memory_format=torch.channels_last)
+    y = torch.randint(classes, shape[:1], device=device)
+    times = []
+    for _ in range(steps + 1):
+        started = time.perf_counter()
+        optimizer.zero_grad()
+        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+            loss = cross_entropy(model, x, y)
+        loss.backward()
+        optimizer.step()
+        loss.item()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[1:])

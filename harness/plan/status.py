@@ -1,0 +1,102 @@
+"""What is done, running or failed: `python -m harness.status [TABLE ...] [--watch]`, also while jobs run.
+
+Reads result files and the progress that running trainers write; imports no torch and changes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from harness.machine.files import read_json
+from harness.plan import configuration, grid
+
+STATES = ("done", "running", "failed", "stopped", "waiting")
+PROGRESS = ("epoch", "epochs", "loss", "seconds_left")
+"""What must be known of a running cell for its progress to be shown."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tables", nargs="*", help="tables of config.yaml (default: those under build)")
+    parser.add_argument("--configfile", type=Path, default=Path("config/config.yaml"))
+    parser.add_argument("--watch", action="store_true", help="show again every two seconds until nothing is left")
+    parser.add_argument("--all", action="store_true", help="list the finished and the waiting cells too")
+    arguments = parser.parse_args()
+    try:
+        config = configuration.read(arguments.configfile, arguments.tables)
+    except configuration.ConfigError as error:
+        print(error, file=sys.stderr)
+        return 1
+    tables = arguments.tables or config["build"]
+    while True:
+        states = [state for table in tables for state in table_states(config, table)]
+        if arguments.watch and sys.stdout.isatty():
+            print("\033[2J\033[H", end="")
+        print(render(states, everything=arguments.all), flush=True)
+        if not arguments.watch or all(state["state"] in ("done", "failed") for state in states):
+            return 0
+        time.sleep(2)
+
+
+def table_states(config: configuration.Config, table: str) -> Iterator[dict[str, Any]]:
+    """One dictionary per cell of a table: its name, its state, and what is known of its progress."""
+    for cell in grid.cells(config, table):
+        folder = Path(grid.folder(cell))
+        yield {"table": table, "cell": str(folder.relative_to("results")), **cell_state(folder, cell["config_hash"])}
+
+
+def cell_state(folder: Path, config_hash: str) -> dict[str, Any]:
+    """`done`, `failed` (with its error), `running` or `stopped` (with epoch, loss, time left), or `waiting`."""
+    metrics = read_json(folder / "metrics.json")
+    if metrics.get("config_hash") == config_hash and metrics.get("status") in ("done", "failed"):
+        test = metrics.get("test")
+        top1 = test.get("top1") if isinstance(test, dict) else None
+        return {"state": metrics["status"], "error": metrics.get("error"), "top1": top1}
+    progress = read_json(folder / "progress.json")
+    if not all(isinstance(progress.get(key), int | float) for key in PROGRESS):
+        progress = {}
+    if _locked(folder / ".lock"):
+        return {"state": "running", **progress}
+    return {"state": "stopped" if progress else "waiting", **progress}
+
+
+def _locked(path: Path) -> bool:
+    """Whether a trainer holds the run folder."""
+    try:
+        with open(path) as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def render(states: list[dict[str, Any]], *, everything: bool) -> str:
+    """The counts, then a line for each cell that is running, stopped or failed (or for all)."""
+    counts = Counter(state["state"] for state in states)
+    lines = [", ".join(f"{counts[name]} {name}" for name in STATES if counts[name]) + f" of {len(states)} cells"]
+    for state in states:
+        if everything or state["state"] in ("running", "stopped", "failed"):
+            lines.append(f"{state['state']:8} {state['cell']:50} {_detail(state)}".rstrip())
+    return "\n".join(lines)
+
+
+def _detail(state: dict[str, Any]) -> str:
+    if state["state"] == "failed":
+        return str(state["error"])
+    if isinstance(state.get("top1"), int | float):
+        return f"test top1 {state['top1']:.4f}"
+    if "epoch" in state:
+        left = (
+            f"{state['seconds_left'] / 60:.1f} min left" if state["state"] == "running" else "resumes at the next start"
+        )
+        return f"epoch {state['epoch']}/{state['epochs']}  loss {state['loss']:.4f}  {left}"
+    return ""

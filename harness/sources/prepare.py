@@ -1,0 +1,145 @@
+"""Prepare a dataset: `python -m harness.sources.prepare --name digits --data '{...}' --root data --out FILE`.
+
+Reads or downloads the published files, makes the seeded splits, decodes small images, and stores all of it as one file
+with its checksum. Large images stay files: then their paths and checksums are stored.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.data.prepared import SPLITS, DataError, write
+from harness.sources import Source, check_classes, check_labels
+from harness.sources.splits import per_class, stratified
+from harness.sources.store import contents
+
+KEYS = {
+    *("source", "path", "num_classes", "image_size", "image_size_by_model", "normalize", "split", "split_seed"),
+    *("val_fraction", "train_examples", "val_examples", "test_examples", "recipe", "download"),
+}
+TEST_FRACTION = 0.2
+"""Share of the test set where none is published."""
+
+
+def prepare(name: str, section: Mapping[str, Any], *, root: Path, out: Path, download: bool = False) -> str:
+    """Prepare the dataset `name` and store it in `out`.
+
+    Args:
+        name: Its name in config.yaml.
+        section: Its section of config.yaml.
+        root: Where raw data lies or is downloaded to.
+        out: The file to write.
+        download: Fetch what is missing.
+
+    Returns:
+        The checksum of what was stored.
+
+    Raises:
+        DataError: a key is unknown, a file is missing or damaged, or the examples do not suffice for the splits.
+    """
+    if unknown := sorted(set(section) - KEYS):
+        raise DataError(f"config key 'datasets.{name}.{unknown[0]}' is unknown: the keys are {', '.join(sorted(KEYS))}")
+    source = read_source(name, section, root=root, download=section.get("download", download))
+    check_labels(source, name=name)
+    check_classes(source, name=name, num_classes=section.get("num_classes"))
+    source = split(source, name, section)
+    check_labels(source, name=name)
+    return write(out, *contents(source, name, section))
+
+
+def read_source(name: str, section: Mapping[str, Any], *, root: Path, download: bool) -> Source:
+    """The dataset as published. Each reader is imported only when it is needed."""
+    match section["source"]:
+        case "digits":
+            from harness.sources import digits
+
+            return digits.read()
+        case "mnist" | "kuzushiji" | "fashion" as relative:
+            from harness.sources import idx
+
+            return idx.read(relative, root, download=download)
+        case "cifar10" | "cifar100" as relative:
+            from harness.sources import cifar
+
+            return cifar.read(relative, root, download=download)
+        case "flowers":
+            from harness.sources import flowers
+
+            return flowers.read(root, split=section.get("split", "authors"), download=download)
+        case "imagenet":
+            from harness.sources import folder
+
+            return folder.read_imagenet(root, num_classes=section.get("num_classes"))
+        case "imagefolder":
+            from harness.sources import folder
+
+            if "path" not in section:
+                raise DataError(f"config key 'datasets.{name}.path' is missing: name the folder below the data root")
+            return folder.read_imagefolder(root / section["path"], num_classes=section.get("num_classes"))
+        case other:
+            raise DataError(f"config key 'datasets.{name}.source' is '{other}', which no reader knows: correct it")
+
+
+def split(source: Source, name: str, section: Mapping[str, Any]) -> Source:
+    """Make train, val and test out of the published parts, then take the subsets that the section asks for."""
+    seed, key = section.get("split_seed", 0), f"config key 'datasets.{name}"
+    parts = dict(source.parts)
+    fraction = section.get("val_fraction", 0.1)
+    if "all" in parts:
+        everything = parts.pop("all")
+        if source.holdout is None:
+            count = round(TEST_FRACTION * len(everything))
+            chosen = stratified(everything.labels, count, seed=seed, key=f"{key}'")
+        else:
+            chosen = per_class(everything.labels, [source.holdout] * len(source.class_names), seed=seed)
+        parts["train"], parts["test"] = everything.where(~chosen), everything.where(chosen)
+        fraction = fraction * len(everything) / len(parts["train"])
+    if "val" not in parts:
+        train = parts["train"]
+        if source.holdout is None:
+            chosen = stratified(train.labels, round(fraction * len(train)), seed=seed + 1, key=f"{key}.val_fraction'")
+        else:
+            chosen = per_class(train.labels, [source.holdout] * len(source.class_names), seed=seed + 1)
+        parts["train"], parts["val"] = train.where(~chosen), train.where(chosen)
+    for number, part in enumerate(SPLITS):
+        if (count := section.get(f"{part}_examples")) is not None:
+            option = f"{key}.{part}_examples'"
+            parts[part] = parts[part].where(stratified(parts[part].labels, count, seed=seed + 2 + number, key=option))
+    return source.with_parts(**parts)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--name", required=True, help="the dataset's name in config.yaml")
+    parser.add_argument("--data", required=True, type=json.loads, help="its section of config.yaml as JSON")
+    parser.add_argument("--root", required=True, type=Path, help="where raw data lies or is downloaded to")
+    parser.add_argument("--out", required=True, type=Path, help="the file to write")
+    parser.add_argument(
+        "--download", action=argparse.BooleanOptionalAction, default=False, help="fetch what is missing"
+    )
+    given = parser.parse_args()
+    # An exit that runs the clauses that remove half-written files.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        checksum = prepare(given.name, given.data, root=given.root, out=given.out, download=given.download)
+    except KeyboardInterrupt:
+        print(f"dataset '{given.name}' was stopped; the next start begins anew", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except DataError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except (OSError, UnicodeError) as error:
+        print(f"dataset '{given.name}' cannot be prepared ({error}): put this right and start again", file=sys.stderr)
+        return 1
+    print(f"{given.out}: sha256 {checksum}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,193 @@
+"""The one training loop of every method: same recipe, same data order, resumable at any batch with the same bits."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from harness.machine import distributed
+from harness.measure.metrics import evaluate
+
+OPTIMIZERS = {
+    "adadelta": torch.optim.Adadelta,
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+}
+
+READ_EVERY_ON_GPU = 20
+"""Batches between two looks at the loss: each look makes the host wait for the GPU."""
+
+
+class TrainingError(ValueError):
+    """Training that cannot go on; the message says at which epoch and batch."""
+
+
+class Stateful(Protocol):
+    """What a method may hand to the loop so that its own state is part of the checkpoint."""
+
+    def state_dict(self) -> Mapping[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How every method of a cell's dataset is trained; the section of that name in config.yaml."""
+
+    epochs: int
+    prune_epoch: int
+    batch_size: int
+    optimizer: Mapping[str, Any]
+    schedule: Mapping[str, Any]
+    augment: Mapping[str, Any] = field(default_factory=dict)
+    precision: str = "float32"
+    compile: bool = False
+    threads: int = 1
+    processes: int = 1
+    eval_batch_size: int = 500
+
+    def learning_rate(self, epoch: int) -> float:
+        """Learning rate of an epoch, counted from 0 over the whole budget."""
+        base = self.optimizer["lr"]
+        if self.schedule.get("name", "step") == "cosine":
+            return base * 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
+        step = self.schedule.get("step_epochs", self.epochs)
+        return base * self.schedule.get("gamma", 0.1) ** (epoch // step)
+
+    def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """The recipe's optimiser over `parameters`."""
+        options = {key: value for key, value in self.optimizer.items() if key != "name"}
+        if "betas" in options:
+            options["betas"] = tuple(options["betas"])
+        return OPTIMIZERS[self.optimizer["name"]](parameters, **options)
+
+
+@dataclass
+class Progress:
+    """Where the loop is: enough, with model and optimiser, to go on with the same bits."""
+
+    epoch: int
+    batch: int = 0
+    loss_sum: float = 0.0
+    examples: int = 0
+    epoch_seconds: float = 0.0
+
+
+def cross_entropy(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Mean cross-entropy of the model's logits."""
+    return functional.cross_entropy(model(x), y)
+
+
+def run_epochs(
+    model: nn.Module,
+    train_loader: Any,
+    val_loader: Any,
+    recipe: Recipe,
+    *,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    last_epoch: int,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    step: Callable[[torch.optim.Optimizer], Any],
+    evaluated: Callable[[], nn.Module],
+    on_batch: Callable[[Progress], None],
+    on_epoch: Callable[[Progress, dict[str, float]], None],
+) -> None:
+    """Train from `progress` up to `last_epoch` (exclusive).
+
+    Args:
+        model: The network whose training mode is switched; `loss` decides what is run.
+        train_loader: Yields (x, y) of an epoch from any batch on: `epoch(index, start=batch)`.
+        val_loader: Validation batches; evaluated after each epoch.
+        recipe: Learning rates and precision.
+        optimizer: Steps over the parameters; its learning rate is set here.
+        progress: Where to start; kept up to date in place.
+        last_epoch: The epoch before which to stop.
+        loss: Mean loss of a batch.
+        step: Applies the gradient.
+        evaluated: The network that validation measures.
+        on_batch: Called whenever `progress` is up to date within an epoch (on a CPU after each batch), for checkpoints.
+        on_epoch: Called after each epoch with its history row.
+
+    Raises:
+        TrainingError: the loss is NaN or infinite.
+    """
+    train_loader, val_loader = distributed.share(train_loader), distributed.share(val_loader)
+    device = next(model.parameters()).device
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
+    read_every = 1 if device.type == "cpu" else READ_EVERY_ON_GPU
+    while progress.epoch < last_epoch:
+        model.train()
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate(progress.epoch)
+        unread: list[tuple[Tensor, int | Tensor]] = []
+        started = time.perf_counter()
+        for batch, (x, y) in enumerate(train_loader.epoch(progress.epoch, start=progress.batch), progress.batch):
+            distributed.reseed(train_loader, progress.epoch, batch)
+            optimizer.zero_grad(set_to_none=True)
+            with autocast:
+                value = loss(x.contiguous(memory_format=torch.channels_last), y)
+            value.backward()
+            examples = distributed.average_(_left_by(value, model, optimizer), examples=len(y))
+            step(optimizer)
+            unread.append((value.detach(), examples))
+            if len(unread) == read_every:
+                _read(unread, progress)
+                progress.epoch_seconds += time.perf_counter() - started
+                on_batch(progress)
+                started = time.perf_counter()
+        _read(unread, progress)
+        progress.epoch_seconds += time.perf_counter() - started
+        distributed.reseed(train_loader, progress.epoch)
+        distributed.check_alike(model)
+        row = _row(progress, recipe, distributed.mean_of(evaluate(evaluated(), val_loader)))
+        if not math.isfinite(row["val_loss"]):
+            raise TrainingError(f"the validation loss became {row['val_loss']} after epoch {progress.epoch + 1}")
+        progress.epoch, progress.batch = progress.epoch + 1, 0
+        progress.loss_sum, progress.examples, progress.epoch_seconds = 0.0, 0, 0.0
+        on_epoch(progress, row)
+
+
+def _left_by(loss: Tensor, model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
+    """What a batch leaves behind: its loss, gradients and running statistics."""
+    yield loss
+    for group in optimizer.param_groups:
+        yield from (parameter.grad for parameter in group["params"] if parameter.grad is not None)
+    yield from (buffer for buffer in model.buffers() if buffer.is_floating_point())
+
+
+def _read(unread: list[tuple[Tensor, int | Tensor]], progress: Progress) -> None:
+    """Fetch the losses of the last batches from the device, check them, and count the batches as done."""
+    if not unread:
+        return
+    values = torch.stack([value for value, _ in unread]).tolist()
+    for value, (_, examples) in zip(values, unread, strict=True):
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"the loss became {value} at epoch {progress.epoch + 1}, batch {progress.batch + 1}: "
+                "lower the learning rate in the recipe or the method's hyper-parameters"
+            )
+        progress.loss_sum += value * int(examples)
+        progress.examples += int(examples)
+        progress.batch += 1
+    unread.clear()
+
+
+def _row(progress: Progress, recipe: Recipe, val: Mapping[str, float]) -> dict[str, float]:
+    return {
+        "epoch": progress.epoch + 1,
+        "lr": recipe.learning_rate(progress.epoch),
+        "seconds": round(progress.epoch_seconds, 6),
+        "steps": progress.batch,
+        "train_loss": progress.loss_sum / progress.examples,
+        "val_loss": val["loss"],
+        "val_top1": val["top1"],
+    }

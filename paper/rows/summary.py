@@ -1,0 +1,94 @@
+"""Means over seeds with their 95 % intervals, in the plan's order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy
+import pandas
+from scipy import stats
+
+from paper.rows.row import COUNTS
+
+GROUP = ["dataset", "model", "method"]
+FEW_SEEDS = 3
+"""Below this many seeds an interval says next to nothing, and a warning is shown."""
+
+WORDS = ["error", "commit", "config_hash", "path", "hardware", "torch", "latency_device"]
+"""Columns that stay text even where all entries look like numbers or are empty."""
+
+METRICS = [
+    *("loss", "top1", "top3", "top5", "kept_ratio", "nonzero", "macs", "macs_ratio"),
+    *("latency_ms", "latency_ratio", "total_epochs", "authors_kept_ratio", "step_ms"),
+]
+
+
+def read_rows(path: Path | str) -> pandas.DataFrame:
+    """The tidy rows that paper.rows.collect wrote, with the ratios to the dense network measured beside."""
+    rows = pandas.read_csv(path, dtype=dict.fromkeys(WORDS, str))
+    rows = rows.astype(dict.fromkeys(COUNTS, "Float64")).astype(dict.fromkeys(COUNTS, "float64"))
+    rows["error"] = rows["error"].fillna("")
+    return rows.assign(
+        macs_ratio=rows["macs"] / rows["dense_macs"],
+        latency_ratio=rows["latency_ms"] / rows["dense_latency_ms"],
+    )
+
+
+def half_width(deviation: pandas.Series, count: pandas.Series) -> pandas.Series:
+    """Half of the 95 % interval of a mean by Student's t; NaN for fewer than two values.
+
+    Args:
+        deviation: Sample standard deviations.
+        count: Numbers of values.
+    """
+    freedom = (count - 1).where(count > 1)
+    return pandas.Series(stats.t.ppf(0.975, freedom), index=count.index) * deviation / numpy.sqrt(count)
+
+
+def aggregate(frame: pandas.DataFrame, by: list[str], values: list[str]) -> pandas.DataFrame:
+    """Mean, half width of the interval and number of values of each group, groups in order of appearance.
+
+    Returns:
+        Columns `by`, and for each value `<value>`, `<value>_half` and `<value>_n`.
+    """
+    groups = frame.groupby(by, sort=False, observed=True)[values]
+    mean, deviation, count = groups.mean(), groups.std(), groups.count()
+    columns = {}
+    for value in values:
+        columns[value] = mean[value]
+        columns[f"{value}_half"] = half_width(deviation[value], count[value])
+        columns[f"{value}_n"] = count[value]
+    return pandas.DataFrame(columns).reset_index()
+
+
+def summarise(rows: pandas.DataFrame) -> pandas.DataFrame:
+    """One line per (dataset, model, method): `aggregate` of METRICS over the finished seeds, `n` and `planned` seeds.
+
+    Groups without a finished seed stay, with NaN: a hole is shown, not hidden.
+    """
+    rows = rows.assign(done=rows["status"].eq("done"))
+    table = aggregate(rows, GROUP, METRICS)
+    counts = rows.groupby(GROUP, sort=False)["done"].agg(n="sum", planned="size").reset_index()
+    details = ["evaluation", "dense_parameters", "latency_batch", "latency_device"]
+    first = rows.groupby(GROUP, sort=False)[details].first().reset_index()
+    return table.merge(counts, on=GROUP).merge(first, on=GROUP)
+
+
+def problems(rows: pandas.DataFrame) -> list[str]:
+    """A line for each planned cell without numbers."""
+    holes = rows[rows["status"].ne("done") & rows["evaluation"].eq("pruned")]
+    return [
+        f"{row.dataset}/{row.model}/{row.method}/seed{int(row.seed)} {row.status}: {row.error}"
+        for row in holes.itertuples()
+    ]
+
+
+def seed_warning(summary: pandas.DataFrame) -> str | None:
+    """A sentence if some rows with numbers rest on too few seeds for their intervals to mean much."""
+    few = summary[summary["n"].between(1, FEW_SEEDS - 1)]
+    if few.empty:
+        return None
+    return (
+        f"Too few seeds: {len(few)} of {len(summary)} rows rest on fewer than {FEW_SEEDS} finished seeds. Their "
+        "intervals are missing or very wide, and no verdict or test should be read from them."
+    )

@@ -1,0 +1,95 @@
+"""Paired tests over seeds: each method against the reference on the same network and data."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy
+import pandas
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+RESAMPLES = 9999
+ALPHA = 0.05
+
+COLUMNS = [
+    *("dataset", "model", "method", "reference", "pairs", "difference", "t_low", "t_high"),
+    *("bootstrap_low", "bootstrap_high", "t_p", "wilcoxon_p", "t_p_holm", "wilcoxon_p_holm", "result"),
+]
+
+
+def reference_of(rows: pandas.DataFrame) -> str:
+    """What the others are compared with: EDropout if it was run, else the dense network, else the first method."""
+    methods = list(rows["method"])
+    return next((name for name in ("edropout", "dense") if name in methods), methods[0])
+
+
+def paired_tests(rows: pandas.DataFrame) -> pandas.DataFrame:
+    """Differences in top-1 (points, method minus reference) over the seeds that both finished.
+
+    Student's paired t and Wilcoxon's signed-rank test, each corrected by Holm over all comparisons of the table;
+    95 % intervals of the mean difference by t and by the percentile bootstrap over seeds. `result` goes by the
+    corrected t test.
+
+    Args:
+        rows: Tidy rows (`summary.read_rows`).
+
+    Returns:
+        COLUMNS, one line per comparison; NaN where fewer than two pairs exist.
+    """
+    rows = rows[rows["evaluation"].eq("pruned")]
+    reference = reference_of(rows)
+    wide = rows.assign(top1=100 * rows["top1"]).pivot(
+        index=["dataset", "model", "seed"], columns="method", values="top1"
+    )
+    lines = []
+    for place in rows[["dataset", "model"]].drop_duplicates().itertuples(index=False):
+        block = wide.loc[(place.dataset, place.model)]
+        for method in rows["method"].unique():
+            if method != reference:
+                difference = (block[method] - block[reference]).dropna().to_numpy()
+                lines.append([place.dataset, place.model, method, reference, *compare(difference)])
+    table = pandas.DataFrame(lines, columns=COLUMNS[:-3])
+    for test in ("t_p", "wilcoxon_p"):
+        table[f"{test}_holm"] = holm(table[test])
+    table["result"] = [_result(row) for row in table.itertuples()]
+    return table[COLUMNS]
+
+
+def compare(difference: numpy.ndarray) -> tuple[float, ...]:
+    """Pairs, mean, t interval, bootstrap interval and both p-values of paired differences."""
+    pairs = len(difference)
+    if pairs < 2:
+        return (pairs, difference.mean() if pairs else math.nan, *([math.nan] * 6))
+    if not difference.any():
+        # Equal in every seed: no test is defined, and nothing speaks for a difference.
+        return (pairs, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0)
+    with warnings.catch_warnings():
+        # Differences that hardly vary make scipy warn about lost precision; the p-value is right about their size.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        test = stats.ttest_1samp(difference, 0.0)
+        interval = test.confidence_interval(0.95)
+        rank = stats.wilcoxon(difference)
+    bootstrap = stats.bootstrap(
+        (difference,), numpy.mean, n_resamples=RESAMPLES, method="percentile", rng=numpy.random.default_rng(0)
+    ).confidence_interval
+    bounds = (interval.low, interval.high, bootstrap.low, bootstrap.high)
+    return (pairs, difference.mean(), *bounds, test.pvalue, rank.pvalue)
+
+
+def holm(values: pandas.Series) -> pandas.Series:
+    """Holm's correction over the tests that could be made."""
+    corrected = values.copy()
+    known = values.notna()
+    if known.any():
+        corrected[known] = multipletests(values[known], method="holm")[1]
+    return corrected
+
+
+def _result(row: object) -> str:
+    if math.isnan(row.t_p_holm):
+        return "too few seeds"
+    if row.t_p_holm >= ALPHA:
+        return "no difference shown"
+    return "better" if row.difference > 0 else "worse"

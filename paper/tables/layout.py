@@ -1,0 +1,132 @@
+"""Which tables a page shows: comparison, reproduction beside the published numbers, and claims, for each dataset."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas
+
+from paper.rows.summary import problems, seed_warning, summarise
+from paper.tables import published
+from paper.tables.claims import claims
+from paper.tables.page import NONE, Cell, Page, Table, mean, plain, quantity, text
+
+COMPARISON_CAPTION = (
+    "Mean ± 95 % interval (Student's t) over n seeds, on the test set. Kept: non-zero parameters after physical "
+    "removal, over those of the dense network that the row names as its model, also where a method, such as "
+    "ChannelNet, has an architecture of its own; a row named (full) evaluates the same training with all weights. "
+    "MACs: multiply-accumulates of one forward pass of one example. Latency ratio: median forward time over that of "
+    "the dense network measured beside it. Epochs: training behind the row, the dense start included."
+)
+REPRODUCTION_CAPTION = (
+    "Ours (mean ± 95 % interval over seeds) beside the published number (pub.), which is never averaged with ours and "
+    "fills no hole. Kept is counted as the authors do where the method reports it. "
+)
+
+
+def page(name: str, rows: pandas.DataFrame) -> Page:
+    """Everything that is shown of one results table.
+
+    Args:
+        name: Name of the table in the configuration.
+        rows: Tidy rows (`summary.read_rows`).
+    """
+    summary = summarise(rows)
+    holes = problems(rows)
+    warnings = [warning for warning in (seed_warning(summary), _hole_warning(holes)) if warning]
+    tables: list[Table] = []
+    for dataset in summary["dataset"].unique():
+        part = summary[summary["dataset"] == dataset]
+        found = [published.find(row.dataset, row.model, row.method) for row in part.itertuples()]
+        tables.append(comparison(dataset, part, found))
+        if any(found):
+            tables.append(reproduction(dataset, part, found))
+        claim_table = claims(rows, dataset)
+        if claim_table:
+            tables.append(claim_table)
+    return Page(name, warnings, holes, tables)
+
+
+def comparison(dataset: str, part: pandas.DataFrame, found: list[published.Published | None]) -> Table:
+    """All methods on one dataset; published top-1 and verdict only where a paper has such rows."""
+    columns = ["Model", "Method", "n", "Loss", "Top-1 %", "Top-3 %", "Top-5 %", "Kept %", "Parameters", "MACs"]
+    columns += ["Latency ratio", "Epochs"]
+    rows = [_ours(row) for row in part.itertuples()]
+    caption = COMPARISON_CAPTION
+    if any(found):
+        columns += ["Pub. top-1 %", "Verdict"]
+        caption += f" Pub.: the published number. {published.RULE}"
+        for cells, row, theirs in zip(rows, part.itertuples(), found, strict=True):
+            cells += [_printed(theirs, "top1"), text(published.verdict(row, theirs) if theirs else NONE)]
+    else:
+        caption += " There is no published number for this dataset."
+    return Table(f"Comparison: {dataset}", caption, columns, rows, notes=_notes(part), last_text=any(found))
+
+
+def _ours(row: Any) -> list[Cell]:
+    count = f"{row.n}" if row.n == row.planned else f"{row.n} of {row.planned} †"
+    return [
+        *(text(row.model), text(row.method), Cell(count, row.n)),
+        mean(row.loss, row.loss_half, digits=4),
+        *(_percent(row, name) for name in ("top1", "top3", "top5", "kept_ratio")),
+        *(quantity(row.nonzero), quantity(row.macs)),
+        mean(row.latency_ratio, row.latency_ratio_half, digits=2),
+        plain(row.total_epochs),
+    ]
+
+
+def _percent(row: Any, name: str) -> Cell:
+    half = getattr(row, f"{name}_half")
+    # What is fixed by the plan has no spread to show.
+    return mean(
+        getattr(row, name), math.nan if half == 0 and name.endswith("kept_ratio") else half, digits=2, scale=100
+    )
+
+
+def reproduction(dataset: str, part: pandas.DataFrame, found: list[published.Published | None]) -> Table:
+    """The layout of the published tables: ours and theirs side by side, for the rows that a paper has."""
+    columns = ["Model", "Method", "Loss", "pub.", "Top-1 %", "pub.", "Top-3 %", "pub.", "Top-5 %", "pub."]
+    columns += ["Kept %", "pub.", "Parameters", "pub.", "Verdict"]
+    rows, notes, sources = [], [], {}
+    for row, theirs in zip(part.itertuples(), found, strict=True):
+        if theirs is None:
+            continue
+        name = row.method
+        if theirs.note:
+            notes.append(f"{row.model}, {row.method}: {theirs.note}")
+            name += f" [{len(notes)}]"
+        sources.setdefault(theirs.source, None)
+        rows.append([text(row.model), text(name), *_side_by_side(row, theirs), text(published.verdict(row, theirs))])
+    notes = [f"[{number}] {note}" for number, note in enumerate(notes, 1)]
+    notes += [*_notes(part), f"Published numbers from {', '.join(sources)}."]
+    caption = REPRODUCTION_CAPTION + published.RULE
+    return Table(f"Reproduction: {dataset}", caption, columns, rows, notes=notes, last_text=True)
+
+
+def _side_by_side(row: Any, theirs: published.Published) -> list[Cell]:
+    kept = "kept_ratio" if math.isnan(row.authors_kept_ratio) else "authors_kept_ratio"
+    cells = [mean(row.loss, row.loss_half, digits=4), _printed(theirs, "loss")]
+    for name in ("top1", "top3", "top5"):
+        cells += [_percent(row, name), _printed(theirs, name)]
+    cells += [_percent(row, kept), _printed(theirs, "kept_percent")]
+    cells += [quantity(row.nonzero), Cell(f"{theirs.params_millions} M", float(theirs.params_millions) * 1e6)]
+    return cells
+
+
+def _printed(theirs: published.Published | None, field: str) -> Cell:
+    return Cell(NONE) if theirs is None else Cell(getattr(theirs, field), float(getattr(theirs, field)))
+
+
+def _notes(part: pandas.DataFrame) -> list[str]:
+    notes = []
+    if (part["n"] < part["planned"]).any():
+        notes.append("† some seeds are missing, failed or invalid; they are listed below the tables.")
+    return notes
+
+
+def _hole_warning(holes: list[str]) -> str | None:
+    if not holes:
+        return None
+    cells = "1 planned cell has" if len(holes) == 1 else f"{len(holes)} planned cells have"
+    return f"{cells} no numbers; listed below the tables and left out of every mean."

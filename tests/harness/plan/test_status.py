@@ -1,0 +1,147 @@
+"""The status view tells finished, failed, running, stopped and waiting cells apart; the estimate counts them."""
+
+import fcntl
+import json
+import sys
+
+import pytest
+import torch
+
+from harness.plan import estimate, grid
+from harness.plan.status import cell_state, render
+
+HASH = "0" * 16
+
+
+@pytest.fixture(autouse=True)
+def own_settings_of_torch():
+    threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    yield
+    torch.set_num_threads(threads)
+    torch.set_deterministic_debug_mode(mode)
+
+
+PROGRESS = {"epoch": 3, "epochs": 20, "loss": 0.25, "val_top1": 0.9, "seconds_left": 90, "pid": 1}
+
+
+def write(folder, name, content):
+    (folder / name).write_text(json.dumps(content))
+
+
+def test_each_state_is_told(tmp_path):
+    assert cell_state(tmp_path, HASH) == {"state": "waiting"}
+    write(tmp_path, "progress.json", PROGRESS)
+    assert cell_state(tmp_path, HASH)["state"] == "stopped"
+    with open(tmp_path / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert cell_state(tmp_path, HASH)["state"] == "running"
+    write(tmp_path, "metrics.json", {"config_hash": HASH, "status": "failed", "error": "why", "test": None})
+    assert cell_state(tmp_path, HASH) == {"state": "failed", "error": "why", "top1": None}
+    write(tmp_path, "metrics.json", {"config_hash": HASH, "status": "done", "error": None, "test": {"top1": 0.9}})
+    assert cell_state(tmp_path, HASH)["top1"] == 0.9
+
+
+def test_a_result_of_another_configuration_does_not_count(tmp_path):
+    write(tmp_path, "metrics.json", {"config_hash": "f" * 16, "status": "done", "test": {"top1": 0.9}})
+    assert cell_state(tmp_path, HASH)["state"] == "waiting"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [[], "x", 1, None, {}, {"config_hash": HASH}, {"config_hash": HASH, "status": []}],
+)
+def test_a_damaged_result_is_not_done(tmp_path, monkeypatch, content):
+    monkeypatch.setattr(grid, "folder", lambda _: tmp_path)
+    write(tmp_path, "metrics.json", content)
+    assert cell_state(tmp_path, HASH) == {"state": "waiting"}
+    assert estimate.result_of({"config_hash": HASH}) is None
+
+
+@pytest.mark.parametrize("damaged", [None, "x", [], {"train_seconds": "x", "top1": "x"}])
+def test_a_result_without_its_numbers_is_done_and_tells_none(tmp_path, monkeypatch, damaged):
+    cell = {"config_hash": HASH, "dataset": "digits", "model": "lenet", "method": "dense", "seed": 0}
+    monkeypatch.setattr(grid, "folder", lambda _: tmp_path)
+    monkeypatch.setattr(grid, "cells", lambda *_: [cell])
+    write(tmp_path, "metrics.json", {"config_hash": HASH, "status": "done", "test": damaged, "time": damaged})
+    assert "test top1" not in render([{"cell": "a", **cell_state(tmp_path, HASH)}], everything=True)
+    assert estimate.relative_costs({"tables": ["quick"]}) == {}
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "side", "fits", "timed"),
+    [(256, 224, 8, [8]), (256, 224, 2, [8, 4, 2]), (3, 224, 8, [3]), (256, 32, 256, [256])],
+)
+def test_few_large_images_are_timed_on_a_cpu_and_fewer_if_memory_is_short(monkeypatch, batch_size, side, fits, timed):
+    shapes = []
+
+    def time_step(model, recipe, shape, classes, steps):
+        shapes.append(shape)
+        if shape[0] > fits:
+            raise torch.OutOfMemoryError
+        return 0.5 * shape[0]
+
+    monkeypatch.setattr(estimate, "time_step", time_step)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    recipe = {"epochs": 2, "prune_epoch": 1, "batch_size": batch_size, "optimizer": {"name": "sgd"}, "schedule": {}}
+    config = {"data": {"source": "digits", "train_examples": 10 * batch_size, "image_size": side}, "recipe": recipe}
+    known = {}
+    seconds, _ = estimate.cost_of_dense({"model": "resnet8", "config": config}, known, steps=1)
+    assert shapes == [(images, 1, side, side) for images in timed]
+    assert seconds == 0.5 * batch_size * 10 * 2
+    coloured = {**config, "data": {**config["data"], "source": "cifar100", "train_examples": 20 * batch_size}}
+    seconds, _ = estimate.cost_of_dense({"model": "resnet8", "config": coloured}, known, steps=1)
+    assert len(shapes) == len(timed) and seconds == 0.5 * batch_size * 20 * 2
+
+
+@pytest.mark.parametrize(("device", "seconds"), [("cpu", 0.5 * 10 + 0.25 * 2000 / 2), ("cuda", 0.25 * 2000 / 2)])
+def test_reading_files_slows_a_cpu_and_bounds_a_gpu(monkeypatch, device, seconds):
+    monkeypatch.setattr(estimate, "device_of_jobs", lambda: torch.device(device))
+    monkeypatch.setattr(estimate, "time_batch", lambda *_: 0.5)
+    monkeypatch.setattr(estimate, "time_photo", lambda _: 0.25)
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, *_, **__: self)
+    recipe = {"epochs": 1, "prune_epoch": 1, "batch_size": 200, "threads": 2, "optimizer": {}, "schedule": {}}
+    data = {"source": "flowers", "train_examples": 2000, "image_size": 224}
+    cell = {"model": "resnet8", "config": {"data": data, "recipe": recipe}}
+    assert estimate.cost_of_dense(cell, {}, steps=1)[0] == seconds
+    small = {**cell, "config": {"data": {**data, "image_size": 32}, "recipe": recipe}}
+    assert estimate.cost_of_dense(small, {}, steps=1)[0] == 5
+
+
+def test_what_was_timed_is_kept_for_the_next_plan(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["harness.estimate", "quick"])
+    monkeypatch.setattr(estimate, "CALIBRATION", tmp_path / "calibration.json")
+    calls = []
+    monkeypatch.setattr(estimate, "time_batch", lambda *arguments: calls.append(arguments) or 0.5)
+    assert estimate.main() == 0
+    first, count = capsys.readouterr().out, len(calls)
+    assert count > 0 and "PyTorch" in first.splitlines()[0]
+    assert estimate.main() == 0
+    assert capsys.readouterr().out == first and len(calls) == count
+    (tmp_path / "calibration.json").write_text(
+        json.dumps({key: [] for key in estimate.read_json(estimate.CALIBRATION)})
+    )
+    assert estimate.main() == 0 and len(calls) == 2 * count
+    monkeypatch.setenv("EDROPOUT_DEVICE", "cuda:1")
+    assert estimate.main() == 1
+
+
+@pytest.mark.parametrize("content", [[], "x", {"epoch": 1}, {**PROGRESS, "loss": None}])
+def test_damaged_progress_is_not_shown(tmp_path, content):
+    write(tmp_path, "progress.json", content)
+    with open(tmp_path / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        state = cell_state(tmp_path, HASH)
+    assert state == {"state": "running"}
+    assert render([{"cell": "a", **state}], everything=False).endswith("running  a")
+
+
+def test_the_view_counts_all_and_lists_what_needs_a_look():
+    states = [
+        {"state": "done", "cell": "a", "top1": 0.5},
+        {"state": "running", "cell": "b", **PROGRESS},
+        {"state": "failed", "cell": "c", "error": "the reason"},
+    ]
+    text = render(states, everything=False)
+    assert text.startswith("1 done, 1 running, 1 failed of 3 cells")
+    assert "epoch 3/20  loss 0.2500  1.5 min left" in text and "the reason" in text
+    assert " a " not in text and "test top1 0.5000" in render(states, everything=True)
