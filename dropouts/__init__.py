@@ -11,7 +11,7 @@ from dropouts.gaussian import Gaussian
 from dropouts.information import Information
 from dropouts.plain import Before, plain
 from dropouts.schedules import Scheduled, early, late, ramp, set_position
-from dropouts.sites import penalty, replace
+from dropouts.sites import penalty, put_before, replace, switch_off
 from dropouts.sparse_variational import SparseVariational
 from dropouts.standout import Standout
 from dropouts.uout import Uout
@@ -43,9 +43,11 @@ __all__ = [
     "mean_weights",
     "penalty",
     "plain",
+    "put_before",
     "ramp",
     "rectified_mean",
     "replace",
     "sampled_mean",
     "set_position",
+    "switch_off",
 ]

@@ -12,25 +12,30 @@ from dropouts.affine import checked
 
 
 class Information(nn.Module):
-    """In the place of a layer before ReLU: y = layer(x) exp(alpha(x) e), e ~ N(0, 1); the layer itself in evaluation.
+    """In the place of a layer before ReLU: y = layer(x) exp(alpha(x) e), e ~ N(0, 1); y = layer(x) in evaluation.
 
     Achille & Soatto, TPAMI 2018, arXiv:1611.01353, with the constants of the authors' code: alpha(x) = 0.001 +
     0.7 sigmoid(a second layer of the same shape, applied to x). The noise is positive, so that it may act before ReLU.
+    With nn.Identity as the layer it takes the place of nn.Dropout, and alpha reads what it acts on.
 
     Args:
-        layer: The linear layer or convolution.
+        layer: The linear layer or convolution, or another module if `noise` is given.
+        noise: Gives the logits of alpha, shaped like the layer's output; a layer like `layer` if None.
         beta: Price of information; 3 in the authors' CIFAR-10 script.
         max_alpha: Largest noise.
 
     Raises:
-        TypeError: neither a linear layer nor a convolution.
+        TypeError: neither a linear layer nor a convolution, and no `noise`.
     """
 
-    def __init__(self, layer: nn.Module, *, beta: float = 3.0, max_alpha: float = 0.7) -> None:
+    def __init__(
+        self, layer: nn.Module, noise: nn.Module | None = None, *, beta: float = 3.0, max_alpha: float = 0.7
+    ) -> None:
         super().__init__()
-        self.layer = checked(layer)
-        self.noise = copy.deepcopy(layer)
-        self.noise.reset_parameters()
+        if noise is None:
+            noise = copy.deepcopy(checked(layer))
+            noise.reset_parameters()
+        self.layer, self.noise = layer, noise
         self.beta, self.max_alpha, self.read = beta, max_alpha, None
 
     def alpha(self, x: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from dropouts.plain import Before
+
 Kind = type[nn.Module] | tuple[type[nn.Module], ...]
 
 
@@ -28,8 +30,9 @@ def replace(network: nn.Module, make: Callable[[nn.Module], nn.Module], kind: Ki
     made: dict[nn.Module, nn.Module] = {}
     names = [name for name, module in network.named_modules(remove_duplicate=False) if isinstance(module, kind)]
     if not names:
-        wanted = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
-        raise ValueError(f"{type(network).__name__} has no {wanted}: nothing to put another layer in the place of")
+        raise ValueError(
+            f"{type(network).__name__} has no {_names(kind)}: nothing to put another layer in the place of"
+        )
     for name in names:
         old = network.get_submodule(name)
         if old not in made:
@@ -39,6 +42,40 @@ def replace(network: nn.Module, make: Callable[[nn.Module], nn.Module], kind: Ki
         if name == "":
             return made[old]
         network.set_submodule(name, made[old])
+    return network
+
+
+def put_before(network: nn.Module, make: Callable[[nn.Module], nn.Module], kind: Kind = nn.Linear) -> nn.Module:
+    """Puts `make(reader)` in front of every layer of a kind that reads hidden units, as a `Before`.
+
+    For networks whose authors left no nn.Dropout where one is wanted. The layer that reads the network's input, the first
+    that has weights in the order of definition, is left alone.
+
+    Args:
+        network: Changed in place, unless it is itself of that kind.
+        make: From a reader to the layer of the family that acts on what it reads.
+        kind: nn.Linear, or nn.Conv2d, say, for methods that act on feature maps.
+
+    Returns:
+        The network, with its new layers.
+
+    Raises:
+        ValueError: the network has no such layer.
+    """
+    first = next((module for module in network.modules() if getattr(module, "weight", None) is not None), None)
+    readers = [module for module in network.modules() if isinstance(module, kind) and module is not first]
+    if not readers:
+        raise ValueError(
+            f"{type(network).__name__} has no {_names(kind)} that reads hidden units: no place for dropout"
+        )
+    return replace(network, lambda layer: layer if layer is first else Before(make(layer), layer), kind)
+
+
+def switch_off(network: nn.Module) -> nn.Module:
+    """Sets the rate of the network's own nn.Dropout modules to zero, for those that would come on top of a method's."""
+    for module in network.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
     return network
 
 
@@ -55,6 +92,10 @@ def penalty(network: nn.Module) -> Tensor:
     reference = next(network.parameters(), torch.empty(0))
     terms = [module.penalty() for module in dict.fromkeys(_with_penalty(network))]
     return torch.stack(terms).sum() if terms else reference.new_zeros(())
+
+
+def _names(kind: Kind) -> str:
+    return " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
 
 
 def _with_penalty(module: nn.Module) -> Iterator[nn.Module]:

@@ -82,8 +82,8 @@ def test_what_evaluation_needs_stays():
     with torch.no_grad():
         dependent.independent.raw_a[0] = -20.0
     network = nn.Sequential(
-        dropouts.Standout(nn.Linear(3, 4)),
-        nn.ReLU(),
+        nn.Linear(3, 4),
+        dropouts.Before(dropouts.Standout(), nn.Linear(4, 4)),
         dropouts.Before(dependent, nn.Linear(4, 4)),
         nn.ReLU(),
         dropouts.DropConnect(nn.Linear(4, 2)),
@@ -93,7 +93,7 @@ def test_what_evaluation_needs_stays():
         before = network(x)
         dropouts.plain(network)
         torch.testing.assert_close(network(x), before)
-    assert isinstance(network[0], dropouts.Standout) and isinstance(network[4], dropouts.DropConnect)
+    assert isinstance(network[1].dropout, dropouts.Standout) and isinstance(network[4], dropouts.DropConnect)
     assert (network[2].reader.weight[:, 0] == 0).all() and (network[2].reader.weight[:, 1:] != 0).all()
 
 

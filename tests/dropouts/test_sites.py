@@ -65,6 +65,32 @@ def test_a_network_without_a_place_is_refused_by_name():
         dropouts.replace(nn.ReLU(), lambda old: old, kind=(nn.Linear, nn.Conv2d))
 
 
+def test_a_layer_is_put_before_every_reader_of_hidden_units():
+    network = mlp()
+    first, last = network[0], network[3]
+    dropouts.put_before(network, lambda reader: dropouts.Bernoulli(reader.in_features / 10))
+    assert network[0] is first and network[3].reader is last and network[2][0].dropout.rate == 0.4
+    assert network(torch.randn(2, 3)).shape == (2, 2)
+
+
+def test_a_convolution_that_reads_the_image_lets_every_linear_layer_have_one():
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3), nn.Flatten(), nn.Linear(32, 4), nn.Linear(4, 2))
+    dropouts.put_before(network, lambda reader: dropouts.DropBlock(), nn.Conv2d)
+    dropouts.put_before(network, lambda reader: dropouts.Gaussian())
+    assert [type(module) for module in network] == [nn.Conv2d, dropouts.Before, nn.Flatten] + 2 * [dropouts.Before]
+
+
+def test_a_network_that_reads_no_hidden_units_is_refused():
+    with pytest.raises(ValueError, match="Sequential has no Linear that reads hidden units"):
+        dropouts.put_before(nn.Sequential(nn.Linear(3, 2)), lambda reader: dropouts.Gaussian())
+
+
+def test_own_dropout_can_be_switched_off():
+    network = nn.Sequential(nn.Dropout(0.3), nn.Dropout2d(0.4), nn.Linear(2, 2))
+    assert dropouts.switch_off(network) is network
+    assert network[0].p == network[1].p == 0
+
+
 def test_penalties_of_all_layers_are_summed_with_their_gradient():
     network = nn.Sequential(Priced(2.0), nn.Sequential(Priced(3.0), nn.Linear(2, 2)))
     total = dropouts.penalty(network)
