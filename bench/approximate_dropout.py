@@ -120,20 +120,19 @@ def floor(kind: str, width: int, rate: float, name: str) -> float:
     return sum(macs for macs, _ in products) / sum(macs * share for macs, share in products)
 
 
-def measure(
-    steps: dict[str, Callable], rounds: int, steps_a_round: int, device: torch.device
-) -> dict[str, list[float]]:
+def measure(steps: dict[str, Callable], options: argparse.Namespace) -> dict[str, list[float]]:
     """Seconds a step of every side, by rounds; the first round warms up."""
+    clock = time.process_time if options.clock == "cpu" else time.perf_counter
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(rounds + 1):
+    for number in range(options.rounds + 1):
         for name, step in steps.items():
-            started = time.perf_counter()
-            for _ in range(steps_a_round):
+            started = clock()
+            for _ in range(options.steps):
                 step()
-            if device.type == "cuda":
+            if options.device != "cpu":
                 torch.cuda.synchronize()
             if number > 0:
-                seconds[name].append((time.perf_counter() - started) / steps_a_round)
+                seconds[name].append((clock() - started) / options.steps)
     return seconds
 
 
@@ -146,6 +145,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=5, help="of a round; patterns differ in size from step to step")
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: seconds of work, of all threads")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     device = torch.device(options.device)
@@ -156,9 +156,7 @@ def main() -> None:
         for kind, width in [("mlp", w) for w in options.mlp] + [("lstm", w) for w in options.lstm]:
             for rate in options.rates:
                 torch.manual_seed(0)
-                seconds = measure(
-                    sides(kind, width, rate, options.variants, device), options.rounds, options.steps, device
-                )
+                seconds = measure(sides(kind, width, rate, options.variants, device), options)
                 plain = min((seconds.pop(f"plain{fused}") for fused in (False, True)), key=statistics.median)
                 for name, ours in seconds.items():
                     ratio = statistics.median(p / o for p, o in zip(plain, ours, strict=True))

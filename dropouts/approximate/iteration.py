@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
 from dropouts.approximate.parts import Cut
-from dropouts.approximate.patterns import Kept, Pattern
+from dropouts.approximate.patterns import Kept, Pattern, Tiles
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,20 +47,22 @@ class Iteration:
         accumulate: Several batches may add their gradients up before a step.
         whole: Parameters that several layers share; they keep a gradient of their full shape.
         leaves: What has been cut in this iteration.
+        calls: How often each dropout module has been called.
     """
 
     pattern: Pattern
     shared: bool = False
     generator: torch.Generator | None = None
     accumulate: bool = False
-    whole: set[nn.Parameter] = field(default_factory=set)
-    leaves: dict[nn.Parameter, Leaf] = field(default_factory=dict)
+    whole: set[Tensor] = field(default_factory=set)
+    leaves: dict[Tensor, Leaf] = field(default_factory=dict)
+    calls: Counter[nn.Module] = field(default_factory=Counter)
     _choices: dict[Any, Any] = field(default_factory=dict)
     _kept: dict[Place, Kept] = field(default_factory=dict)
 
     def renew(self) -> None:
         """Ends the iteration; gradients that no step has used are gone."""
-        self.leaves, self._choices, self._kept = {}, {}, {}
+        self.leaves, self.calls, self._choices, self._kept = {}, Counter(), {}, {}
 
     def choice(self, place: Place) -> Any:
         """What the pattern has drawn for a place."""
@@ -68,13 +71,22 @@ class Iteration:
             self._choices[key] = self.pattern.draw(place.rate, self.generator)
         return self._choices[key]
 
-    def kept(self, place: Place) -> Kept:
-        """The units that a pattern of units keeps at a place."""
+    @overload
+    def kept(self, place: Place) -> Kept: ...
+
+    @overload
+    def kept(self, place: None) -> None: ...
+
+    def kept(self, place: Place | None) -> Kept | None:
+        """The units that a pattern of units keeps at a place; None, which is all of them, where nothing is dropped."""
+        if place is None:
+            return None
         if place not in self._kept:
+            assert not isinstance(self.pattern, Tiles)
             self._kept[place] = self.pattern.kept(self.choice(place), place.width)
         return self._kept[place]
 
-    def part(self, parameter: nn.Parameter, cut: Callable[[], Cut]) -> Tensor:
+    def part(self, parameter: Tensor, cut: Callable[[], Cut]) -> Tensor:
         """The part of a parameter that this iteration keeps, to be used in a layer's forward pass.
 
         Raises:

@@ -6,6 +6,7 @@ Each takes over the parameters of the layer in whose place it stands, under thei
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch.nn import functional
 
 from dropouts.approximate.iteration import Iteration, Place
 from dropouts.approximate.parts import cut, select, spread
+from dropouts.approximate.patterns import Tiles
 
 
 @dataclass(frozen=True)
@@ -34,15 +36,17 @@ class Site(nn.Module):
 
     def __init__(self, iteration: Iteration, visits: list[Visit | None], rate: float) -> None:
         super().__init__()
-        self.iteration, self.visits, self.rate, self._calls = iteration, visits, rate, 0
+        self.iteration, self.visits, self.rate = iteration, visits, rate
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x
-        visit = self.visits[self._calls % len(self.visits)]
-        self._calls += 1
+        visit = self.visits[self.iteration.calls[self] % len(self.visits)]
+        self.iteration.calls[self] += 1
         if visit is None:
             return functional.dropout(x, self.rate)
+        if isinstance(self.iteration.pattern, Tiles):  # They act on the weights of the layers behind.
+            return x
         kept = self.iteration.kept(visit.place)
         x = (x if visit.reads_part else select(x, kept)) * visit.place.scale
         return x if visit.gives_part else spread(x, kept, x.new_zeros(*x.shape[:-1], visit.place.width))
@@ -59,12 +63,11 @@ class CutLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        rows, columns = (place and self.iteration.kept(place) for place in (self.gives, self.reads))
+        rows, columns = self.iteration.kept(self.gives), self.iteration.kept(self.reads)
         weight = self.iteration.part(self.weight, lambda: cut(self.weight.shape, rows, columns))
-        bias = self.bias
-        if bias is not None and rows is not None:
-            bias = self.iteration.part(bias, lambda: cut(self.bias.shape, rows))
-        return functional.linear(x, weight, bias)
+        if self.bias is None or rows is None:
+            return functional.linear(x, weight, self.bias)
+        return functional.linear(x, weight, self.iteration.part(self.bias, lambda: cut(self.bias.shape, rows)))
 
 
 class CutEmbedding(nn.Embedding):
@@ -97,8 +100,9 @@ class TiledLinear(nn.Linear):
         return y if self.bias is None else y + self.bias
 
 
-def tiled_product(x: Tensor, weight: nn.Parameter, iteration: Iteration, place: Place) -> Tensor:
+def tiled_product(x: Tensor, weight: Tensor, iteration: Iteration, place: Place) -> Tensor:
     """Product with the kept tiles of a weight, scaled: (..., columns) -> (..., rows); one product for each group."""
+    assert isinstance(iteration.pattern, Tiles)
     tiling = iteration.pattern.tiling(iteration.choice(place), *weight.shape)
     parts = iteration.part(weight, lambda: tiling.entries).split(tiling.part_sizes)
     inputs = Reorder.apply(x * place.scale, tiling.columns, tiling.columns_back).split(tiling.input_sizes, -1)
@@ -112,10 +116,10 @@ class Reorder(torch.autograd.Function):
     """Features in another order; the backward pass is a selection too, which is faster than adding up at an index."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, order: Tensor, back: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, order: Tensor, back: Tensor) -> Tensor:
         ctx.back = back.to(x.device)
         return x.index_select(-1, order.to(x.device))
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         return grad.index_select(-1, ctx.back), None, None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
@@ -31,7 +34,7 @@ class CutLSTM(nn.LSTM):
         layer: nn.LSTM,
         iteration: Iteration,
         reads: Place | None,
-        inner: list[Place],
+        inner: Sequence[Place | None],
         gives: Place | None,
         *,
         recurrent: bool,
@@ -48,8 +51,8 @@ class CutLSTM(nn.LSTM):
         for name, parameter in layer.named_parameters():
             setattr(self, name, parameter)
         self.iteration = iteration
-        self.reads = [reads, *(inner or [None] * (layer.num_layers - 1))]
-        self.gives = [*self.reads[1:], gives] if recurrent else [None] * layer.num_layers
+        self.reads: list[Place | None] = [reads, *(inner or [None] * (layer.num_layers - 1))]
+        self.gives: list[Place | None] = [*self.reads[1:], gives] if recurrent else [None] * layer.num_layers
 
     def forward(self, x: Tensor, hx: State | None = None) -> tuple[Tensor, State]:
         """As nn.LSTM's, for (time, batch, features) tensors, or batch first.
@@ -82,22 +85,21 @@ class CutLSTM(nn.LSTM):
         reads, gives = self.reads[number], self.gives[number]
         if reads is not None and isinstance(self._pattern, Tiles):
             return self._tiled_layer(weights, reads, x, state)
-        units = gives and self.iteration.kept(gives)
-        columns = reads and self.iteration.kept(reads)
+        units, columns = self.iteration.kept(gives), self.iteration.kept(reads)
         parts = [self._part(weights[0], units, columns), self._part(weights[1], units, units)]
         parts += [self._part(bias, units) for bias in weights[2:]]
-        if units is None:
+        if gives is None or units is None:
             return run(x, state, parts)
         parts[1] = parts[1] * gives.scale
         y, small = run(x, (select(state[0], units), select(state[1], units)), parts)
         return y, (spread(small[0], units, state[0]), spread(small[1], units, state[1]))
 
-    def _part(self, parameter: nn.Parameter, units: Kept | None, columns: Kept | None = None) -> Tensor:
+    def _part(self, parameter: Tensor, units: Kept | None, columns: Kept | None = None) -> Tensor:
         if units is None and columns is None:
             return parameter
         return self.iteration.part(parameter, lambda: cut(parameter.shape, units, columns, gates=4))
 
-    def _tiled_layer(self, weights: list[nn.Parameter], place: Place, x: Tensor, state: State) -> tuple[Tensor, State]:
+    def _tiled_layer(self, weights: list[Tensor], place: Place, x: Tensor, state: State) -> tuple[Tensor, State]:
         gates = tiled_product(x, weights[0], self.iteration, place)
         for bias in weights[2:]:
             gates = gates + bias
@@ -120,9 +122,7 @@ class Recurrence(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: torch.autograd.function.FunctionCtx, gates: Tensor, weight: Tensor, hidden: Tensor, cell: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, gates: Tensor, weight: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         time, batch, _ = gates.shape
         width = hidden.shape[-1]
         hiddens, cells = (gates.new_empty(time + 1, batch, width) for _ in range(2))
@@ -141,9 +141,7 @@ class Recurrence(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(
-        ctx: torch.autograd.function.FunctionCtx, grad_hidden: Tensor, grad_cell: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, grad_hidden: Tensor, grad_cell: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         active, hiddens, cells, weight = ctx.saved_tensors
         i, f, g, o = active.chunk(4, -1)
         tanh = cells[1:].tanh()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,13 +9,11 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from dropouts.approximate import places
 from dropouts.approximate.iteration import Iteration, Place
-from dropouts.approximate.layers import CutEmbedding, CutLinear, Site, TiledLinear, Visit
-from dropouts.approximate.lstm import CutLSTM
 from dropouts.approximate.patterns import Blocks, Pattern, Tiles
-from dropouts.approximate.permutation import Move, given, given_by_lstm, permute_places_, read
+from dropouts.approximate.permutation import permute_places_
 from dropouts.approximate.step import full_step, lazy_step
+from dropouts.approximate.wiring import exchange, shared_parameters, wire
 from dropouts.checks import check_rate
 
 
@@ -58,11 +54,9 @@ class ApproximateDropout:
         if recurrent and isinstance(pattern, Tiles):
             raise ValueError("tiles act on what a layer reads: recurrent=True needs a pattern of units, such as Blocks")
         self.network, self.pattern, self.recurrent = network, pattern, recurrent
-        self.iteration = Iteration(pattern, shared, generator, accumulate)
-        self._plain = dict(network.named_modules())
-        self._find_places(rate)
-        self._check_widths()
-        self._replaced = self._exchange_layers()
+        self._wiring = wire(network, rate, pattern, recurrent=recurrent)
+        self.iteration = Iteration(pattern, shared, generator, accumulate, shared_parameters(network))
+        self._own = exchange(network, self._wiring, self.iteration, recurrent=recurrent)
 
     def parameters(self) -> Iterator[torch.Tensor]:
         """What holds this iteration's gradients, to clip them: parts of parameters, and whole ones."""
@@ -91,17 +85,20 @@ class ApproximateDropout:
     def end_epoch(self, *optimizers: Optimizer) -> None:
         """Lets the units of each layer change places, if the pattern says so; the network's function stays the same.
 
+        The state of an LSTM that goes on from one sequence to the next would not follow: start anew behind it.
+
         Args:
             optimizers: Those that hold the parameters; their state moves too.
         """
         if isinstance(self.pattern, Blocks) and self.pattern.permuted:
-            permute_places_(self._moves(), self.iteration.whole, optimizers, self.iteration.generator)
+            self.discard()
+            permute_places_(self._wiring.moves(), self.iteration.whole, optimizers, self.iteration.generator)
 
     def remove(self) -> nn.Module:
         """The network with its own layers again, which hold what was trained."""
-        for name, module in self._replaced.items():
+        for name, module in self._own.items():
             self.network.set_submodule(name, module.train(self.network.get_submodule(name).training))
-        self._replaced = {}
+        self._own = {}
         return self.network
 
     def state_dict(self) -> dict[str, Any]:
@@ -118,84 +115,4 @@ class ApproximateDropout:
     @property
     def places(self) -> list[Place]:
         """Where units are dropped."""
-        visits = [visit for of_site in self._visits.values() for visit in of_site if visit is not None]
-        return [visit.place for visit in visits] + [place for of_lstm in self._inner.values() for place in of_lstm]
-
-    def _find_places(self, rate: float | None) -> None:
-        """Who gives and who reads the units of each place."""
-        self._visits: dict[str, list[Visit | None]] = defaultdict(list)
-        self._inner: dict[str, list[Place]] = {}
-        self._givers: dict[str, Place] = {}
-        self._readers: dict[str, Place] = {}
-        tiles = isinstance(self.pattern, Tiles)
-        for call in places.find(self.network):
-            if call.width == 0 or (tiles and not call.readers):
-                self._visits[call.name].append(None)
-                continue
-            place = Place(call.name, call.width, call.rate if rate is None else rate)
-            giver = self._plain.get(call.giver)
-            part = isinstance(giver, nn.Linear | nn.Embedding) or (isinstance(giver, nn.LSTM) and self.recurrent)
-            self._visits[call.name].append(Visit(place, part, bool(call.readers)))
-            self._readers |= dict.fromkeys(call.readers, place)
-            if giver is not None and not tiles:
-                self._givers[call.giver] = place
-        for name, module in self._plain.items():
-            if (own := places.inner_rate(module)) > 0:
-                inner_rate = own if rate is None else rate
-                self._inner[name] = [Place(name, module.hidden_size, inner_rate) for _ in range(module.num_layers - 1)]
-        if not self.places:
-            raise ValueError(f"{type(self.network).__name__} has no linear layer or LSTM behind its dropout to tile")
-
-    def _moves(self) -> dict[Place, list[Move]]:
-        """The parameters that follow the order of the units of each place; places with one side only have none."""
-        moves = {}
-        for name, place in self._givers.items():
-            readers = [reader for reader, of in self._readers.items() if of is place]
-            if readers:
-                moves[place] = [*given(self._plain[name]), *(move for r in readers for move in read(self._plain[r]))]
-        for name, inner in self._inner.items():
-            for number, place in enumerate(inner):
-                lstm = self._plain[name]
-                moves[place] = [*given_by_lstm(lstm, number), *read(lstm, number + 1)]
-        return moves
-
-    def _check_widths(self) -> None:
-        for place in self.places:
-            pieces, width = self.pattern.largest(place.rate), place.width
-            if isinstance(self.pattern, Tiles):
-                width = math.ceil(width / self.pattern.size)
-            if pieces > width:
-                what = "tiles" if isinstance(self.pattern, Tiles) else "units"
-                raise ValueError(
-                    f"dropout '{place.name}' has {width} {what} in a row, fewer than the {pieces} pieces that "
-                    f"{type(self.pattern).__name__} may ask for at rate {place.rate}"
-                )
-
-    def _exchange_layers(self) -> dict[str, nn.Module]:
-        """Puts the layers in; the network's own ones by name."""
-        iteration, tiles = self.iteration, isinstance(self.pattern, Tiles)
-        owners = Counter(p for module in self._plain.values() for p in module.parameters(recurse=False))
-        iteration.whole = {parameter for parameter, count in owners.items() if count > 1}
-        made: dict[str, nn.Module] = {}
-        for name in {*self._givers, *self._readers, *self._inner}:
-            module, reads, gives = self._plain[name], self._readers.get(name), self._givers.get(name)
-            if isinstance(module, nn.LSTM):
-                inner = self._inner.get(name, [])
-                made[name] = CutLSTM(module, iteration, reads, inner, gives, recurrent=self.recurrent)
-            elif isinstance(module, nn.Embedding):
-                made[name] = CutEmbedding(module, iteration, gives)
-            else:
-                made[name] = (
-                    TiledLinear(module, iteration, reads) if tiles else CutLinear(module, iteration, reads, gives)
-                )
-        for name, visits in self._visits.items():
-            made[name] = nn.Identity() if tiles and None not in visits else Site(iteration, visits, self._plain[name].p)
-        replaced = {}
-        for name, module in self.network.named_modules(remove_duplicate=False):
-            first = next((known for known in made if self._plain[known] is module), None)
-            if first is not None:
-                replaced[name] = module
-                made[first].train(module.training)
-        for name, module in replaced.items():
-            self.network.set_submodule(name, made[next(known for known in made if self._plain[known] is module)])
-        return replaced
+        return self._wiring.places

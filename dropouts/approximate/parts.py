@@ -76,9 +76,10 @@ Cut = Slices | Entries
 
 def cut(shape: torch.Size, rows: Kept | None = None, columns: Kept | None = None, gates: int = 1) -> Cut:
     """What is left of a parameter of this shape; None keeps a whole side, rows are kept of every gate alike."""
-    if not any(kept is not None and isinstance(kept.units, Tensor) for kept in (rows, columns)):
-        sides = [slice(None) if kept is None else kept.units for kept in (rows, columns)]
-        return Slices(tuple(sides[: len(shape)]), 1 if rows is None else gates)
+    sides = [slice(None) if kept is None else kept.units for kept in (rows, columns)]
+    slices = tuple(side for side in sides if isinstance(side, slice))
+    if len(slices) == len(sides):
+        return Slices(slices[: len(shape)], 1 if rows is None else gates)
     height = shape[0] // gates
     of_a_gate = torch.arange(height) if rows is None else rows.numbers(height)
     row_numbers = (torch.arange(gates)[:, None] * height + of_a_gate).flatten()

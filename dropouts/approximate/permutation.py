@@ -10,17 +10,16 @@ from torch.optim import Optimizer
 
 from dropouts.approximate.iteration import Place
 
-Move = tuple[nn.Parameter, int, int]  # A parameter, the side that follows the units, the number of gates on that side.
+Move = tuple[Tensor, int, int]  # A parameter, the side that follows the units, the number of gates on that side.
 
 
 def given(layer: nn.Module) -> Iterator[Move]:
     """What follows the order of the units that a layer gives."""
     if isinstance(layer, nn.LSTM):
         yield from given_by_lstm(layer, layer.num_layers - 1)
-    elif isinstance(layer, nn.Embedding):
-        yield layer.weight, 1, 1
     else:
-        yield from ((parameter, 0, 1) for parameter in layer.parameters())
+        side = 1 if isinstance(layer, nn.Embedding) else 0
+        yield from ((parameter, side, 1) for parameter in layer.parameters())
 
 
 def given_by_lstm(layer: nn.LSTM, number: int) -> Iterator[Move]:
@@ -32,7 +31,7 @@ def given_by_lstm(layer: nn.LSTM, number: int) -> Iterator[Move]:
 
 def read(layer: nn.Module, number: int = 0) -> Iterator[Move]:
     """What follows the order of the units that a layer, or one layer of an LSTM, reads."""
-    yield (getattr(layer, f"weight_ih_l{number}") if isinstance(layer, nn.LSTM) else layer.weight), 1, 1
+    yield getattr(layer, f"weight_ih_l{number}" if isinstance(layer, nn.LSTM) else "weight"), 1, 1
 
 
 @torch.no_grad()
@@ -50,7 +49,7 @@ def permute_(moves: Iterable[Move], order: Tensor, optimizers: Iterable[Optimize
 
 def permute_places_(
     moves_of: Mapping[Place, list[Move]],
-    whole: set[nn.Parameter],
+    whole: set[Tensor],
     optimizers: Iterable[Optimizer],
     generator: torch.Generator | None,
 ) -> None:

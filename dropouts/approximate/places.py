@@ -6,6 +6,7 @@ import operator
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -52,9 +53,10 @@ def find(network: nn.Module) -> list[Found]:
     except Exception as error:
         raise ValueError(f"torch.fx cannot follow {type(network).__name__}, to see what drops what: {error}") from error
     modules = dict(network.named_modules())
-    calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
+    nodes: list[Any] = list(graph.nodes)
+    calls = Counter(node.target for node in nodes if node.op == "call_module")
     found = []
-    for node in graph.nodes:
+    for node in nodes:
         if node.op != "call_module" or type(modules[node.target]) is not nn.Dropout:
             continue
         giver = _giver(node, modules, calls)
@@ -63,7 +65,7 @@ def find(network: nn.Module) -> list[Found]:
         rate = modules[node.target].p
         found.append(Found(node.target, rate, widths.pop(), giver, readers) if len(widths) == 1
                      else Found(node.target, rate, 0))  # fmt: skip
-    if not any(call.width for call in found) and not any(_drops_itself(module) for module in modules.values()):
+    if not any(call.width for call in found) and not any(inner_rate(module) for module in modules.values()):
         raise ValueError(
             f"{type(network).__name__} has no place for approximate dropout: it needs an nn.Dropout next to an "
             "nn.Linear, nn.Embedding or nn.LSTM, or an nn.LSTM with dropout"
@@ -73,30 +75,30 @@ def find(network: nn.Module) -> list[Found]:
 
 def inner_rate(module: nn.Module) -> float:
     """Rate of the dropout between the layers of an LSTM, 0 if there is none."""
-    return module.dropout if _drops_itself(module) else 0.0
-
-
-def _drops_itself(module: nn.Module) -> bool:
-    return _usable(module, nn.LSTM) and module.num_layers > 1 and module.dropout > 0
+    if isinstance(module, nn.LSTM) and _usable(module, nn.LSTM) and module.num_layers > 1:
+        return module.dropout
+    return 0.0
 
 
 def _giver(node: fx.Node, modules: dict[str, nn.Module], calls: Counter) -> str | None:
     """The layer whose units arrive at a node through functions of each value, if they go nowhere else."""
-    source = node.args[0]
+    source: Any = node.args[0]
     while isinstance(source, fx.Node) and len(source.users) == 1:
         if _passes(source, modules, OF_EACH_VALUE, OF_EACH_VALUE_CALLS):
             source = source.args[0]
             continue
         if source.op == "call_function" and source.target is operator.getitem and source.args[1] == 0:
-            lstm = source.args[0]
+            lstm: Any = source.args[0]
             return lstm.target if _is_layer(lstm, modules, calls, (nn.LSTM,)) else None
-        return source.target if _is_layer(source, modules, calls, (nn.Linear, nn.Embedding)) else None
+        found: Any = source.target if _is_layer(source, modules, calls, (nn.Linear, nn.Embedding)) else None
+        return found
     return None
 
 
 def _readers(node: fx.Node, modules: dict[str, nn.Module], calls: Counter) -> list[str]:
     """The layers that read a node, if only such do."""
     readers: list[str] = []
+    user: Any
     for user in node.users:
         if _passes(user, modules, ZERO_STAYS, ZERO_STAYS_CALLS):
             behind = _readers(user, modules, calls)
@@ -110,13 +112,13 @@ def _readers(node: fx.Node, modules: dict[str, nn.Module], calls: Counter) -> li
     return readers
 
 
-def _passes(node: fx.Node, modules: dict[str, nn.Module], kinds: tuple, targets: set) -> bool:
+def _passes(node: Any, modules: dict[str, nn.Module], kinds: tuple, targets: set) -> bool:
     if node.op == "call_module":
         return type(modules[node.target]) in kinds
     return node.op in ("call_function", "call_method") and node.target in targets
 
 
-def _is_layer(node: fx.Node, modules: dict[str, nn.Module], calls: Counter, kinds: tuple) -> bool:
+def _is_layer(node: Any, modules: dict[str, nn.Module], calls: Counter, kinds: tuple) -> bool:
     """Whether a node calls a layer of these kinds that is called once only."""
     return node.op == "call_module" and calls[node.target] == 1 and any(_usable(modules[node.target], k) for k in kinds)
 
@@ -130,11 +132,11 @@ def _usable(module: nn.Module, kind: type[nn.Module]) -> bool:
     return not isinstance(module, nn.LSTM) or not (module.bidirectional or module.proj_size)
 
 
-def _width(reader: nn.Module) -> int:
+def _width(reader: Any) -> int:
     return reader.input_size if isinstance(reader, nn.LSTM) else reader.in_features
 
 
-def _given(giver: nn.Module) -> int:
+def _given(giver: Any) -> int:
     if isinstance(giver, nn.LSTM):
         return giver.hidden_size
     return giver.embedding_dim if isinstance(giver, nn.Embedding) else giver.out_features

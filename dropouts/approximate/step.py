@@ -27,7 +27,7 @@ def check_optimizer(optimizer: Optimizer) -> None:
         )
 
 
-def lazy_step(optimizer: Optimizer, leaves: Mapping[nn.Parameter, Leaf]) -> None:
+def lazy_step(optimizer: Optimizer, leaves: Mapping[Tensor, Leaf]) -> None:
     """One step of the optimiser that sees, of each parameter with a leaf, the leaf's part only."""
     check_optimizer(optimizer)
     stand_ins: list[tuple[dict, int, nn.Parameter, nn.Parameter]] = []
@@ -59,12 +59,14 @@ def lazy_step(optimizer: Optimizer, leaves: Mapping[nn.Parameter, Leaf]) -> None
             _write_back(optimizer, parameter, stand_in, leaves[parameter])
 
 
-def full_step(optimizer: Optimizer, leaves: Mapping[nn.Parameter, Leaf]) -> None:
+def full_step(optimizer: Optimizer, leaves: Mapping[Tensor, Leaf]) -> None:
     """The optimiser's ordinary step: gradients of what was dropped are zeros, momentum and decay act on everything."""
-    filled = [parameter for parameter, leaf in leaves.items() if leaf.value.grad is not None]
-    for parameter in filled:
-        parameter.grad = torch.zeros_like(parameter)
-        leaves[parameter].cut.put_(parameter.grad, leaves[parameter].value.grad)
+    filled = []
+    for parameter, leaf in leaves.items():
+        if leaf.value.grad is not None:
+            parameter.grad = torch.zeros_like(parameter)
+            leaf.cut.put_(parameter.grad, leaf.value.grad)
+            filled.append(parameter)
     try:
         optimizer.step()
     finally:

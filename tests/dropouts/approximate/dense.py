@@ -13,8 +13,10 @@ WIDTH, TOKENS, TIMES, BATCH = 37, 23, 5, 4
 PATTERNS = [Blocks(), Rows(), SomeBlocks(8), Tiles(size=8), Tiles(size=8, staggered=False)]
 
 
-def name_of(pattern: Pattern) -> str:
+def name_of(pattern: Pattern | bool) -> str:
     """A short name for the test."""
+    if isinstance(pattern, bool):
+        return str(pattern)
     distribution = getattr(pattern, "distribution", least_variance)
     how = "" if distribution is least_variance else " of other distribution"
     return type(pattern).__name__ + how + ("" if getattr(pattern, "staggered", True) else " as published")

@@ -54,9 +54,12 @@ def test_units_change_places_and_the_function_stays(build):
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
     train(approximate, optimizer, 3)
     twin, twins_optimizer = copy.deepcopy((network, optimizer))
-    before, weight = outputs(network.eval()), approximate._plain["3" if build is mlp else "words"].weight.clone()
+    before, weight = (
+        outputs(network.eval()),
+        approximate._wiring.modules["3" if build is mlp else "words"].weight.clone(),
+    )
     approximate.end_epoch(optimizer)
-    assert not torch.equal(approximate._plain["3" if build is mlp else "words"].weight, weight)
+    assert not torch.equal(approximate._wiring.modules["3" if build is mlp else "words"].weight, weight)
     torch.testing.assert_close(outputs(network), before, rtol=1e-10, atol=1e-12)
     for net, one in (
         (network, optimizer),
