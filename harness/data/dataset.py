@@ -109,6 +109,7 @@ def _images(stored: Prepared, split: str, image_size: int | None, workers: int, 
         tensors[f"{split}_crc"],
         size=size,
         crop_fraction=description.crop_fraction,
+        upright=description.upright,
         workers=workers,
         device=device,
     )

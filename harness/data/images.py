@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,9 +17,14 @@ from torch import Tensor
 from harness.data.prepared import DataError
 
 if TYPE_CHECKING:
+    from PIL import Image
     from PIL.ImageFile import ImageFile
 
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".tif", ".tiff", ".webp"}
+EXTENSIONS = {
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".avif", ".webp"),
+    *(".png", ".apng", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".pbm", ".pgm", ".ppm", ".pnm", ".tga", ".qoi"),
+}
+"""Image files as PIL reads them alone; of a file that holds several pictures it reads the first."""
 
 
 def decode(
@@ -26,6 +32,7 @@ def decode(
     *,
     size: int | None,
     crop_fraction: float = 1.0,
+    upright: bool = False,
     crc: int | None = None,
     rectangle: Sequence[float] | None = None,
 ) -> Tensor:
@@ -36,6 +43,7 @@ def decode(
         size: Side of the square to make: the shorter side becomes size / crop_fraction pixels (bilinear, as PIL
             does it), then the centre is cut out. An image of that very size is left as it is. None = as it is.
         crop_fraction: Share of the shorter side that is kept.
+        upright: Turn it as its EXIF orientation says; otherwise the pixels are taken as they are stored.
         crc: CRC-32 that the file had when the dataset was prepared; None = do not check.
         rectangle: Make the square of this part of the image instead, a row of `augment.draw_rectangles`.
 
@@ -51,7 +59,7 @@ def decode(
     if crc is not None and zlib.crc32(content) != crc:
         raise DataError(f"{path} has changed since its dataset was prepared: restore it or prepare the dataset again")
     with _opened(path, content) as file:
-        image = file.convert("RGB")
+        image = (_upright(file) if upright else file).convert("RGB")
     if rectangle is not None:
         image = image.resize((size, size), Image.Resampling.BILINEAR, box=_box(image.size, rectangle))
     elif size is not None and image.size != (size, size):
@@ -94,6 +102,23 @@ def _opened(path: Path, content: bytes) -> Iterator[ImageFile]:
         raise DataError(f"{path} is no image in a known format: replace or remove it") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} is no readable image ({error}): replace or remove it") from error
+
+
+def _upright(file: ImageFile) -> Image.Image:
+    """The image as its EXIF orientation says that it was taken; of a damaged EXIF block, as it is stored."""
+    from PIL import ExifTags, Image
+
+    file.load()  # TIFF files are turned by this already, and then say so.
+    try:
+        orientation = file.getexif().get(ExifTags.Base.Orientation)
+    except (SyntaxError, struct.error):
+        return file
+    turn = Image.Transpose
+    turns = {
+        **{2: turn.FLIP_LEFT_RIGHT, 3: turn.ROTATE_180, 4: turn.FLIP_TOP_BOTTOM},
+        **{5: turn.TRANSPOSE, 6: turn.ROTATE_270, 7: turn.TRANSVERSE, 8: turn.ROTATE_90},
+    }
+    return file.transpose(turns[orientation]) if orientation in turns else file
 
 
 def _box(size: tuple[int, int], rectangle: Sequence[float]) -> tuple[float, float, float, float]:

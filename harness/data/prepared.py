@@ -16,7 +16,7 @@ from torch import Tensor
 
 from harness.machine.files import advice, replacing
 
-FORMAT = "1"
+FORMAT = "2"
 SPLITS = ("train", "val", "test")
 
 
@@ -39,6 +39,7 @@ class Description:
         sources: Checksum of each file that was read, by its name.
         root: The folder that listed image files are below; None if the images are stored here.
         crop_fraction: Share of the shorter side of a listed image file that its central square keeps.
+        upright: Whether listed image files are turned as their EXIF orientation says.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Description:
     sources: dict[str, str]
     root: str | None = None
     crop_fraction: float = 1.0
+    upright: bool = False
 
 
 @dataclass(frozen=True)

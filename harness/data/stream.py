@@ -31,12 +31,13 @@ class Files:
         *,
         size: int,
         crop_fraction: float,
+        upright: bool,
         workers: int,
         device: torch.device,
     ) -> None:
         """Read the files `paths` below `root` at `size` pixels; `checksums` (examples,) are their CRC-32."""
         self.shape = (3, size, size)
-        self._dataset = _Decoded(root, paths, checksums, size, crop_fraction)
+        self._dataset = _Decoded(root, paths, checksums, size, crop_fraction, upright)
         self._workers, self._device = workers, device
 
     def batches(self, batches: Iterable[Tensor], rectangles: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
@@ -73,6 +74,7 @@ class _Decoded(Dataset):
     checksums: Tensor
     size: int
     crop_fraction: float
+    upright: bool
     rectangles: Tensor | None = None
 
     def __len__(self) -> int:
@@ -85,6 +87,7 @@ class _Decoded(Dataset):
                 self.root / self.paths[number],
                 size=self.size,
                 crop_fraction=self.crop_fraction,
+                upright=self.upright,
                 crc=int(self.checksums[number]),
                 rectangle=None if self.rectangles is None else self.rectangles[number].tolist(),
             )

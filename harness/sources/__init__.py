@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -48,6 +48,7 @@ class Source:
         checksums: Of each file that was read, by its name.
         root: The folder that the parts' files are below.
         holdout: With the part `all`: examples of each class for validation and as many for test; None = fractions.
+        left_out: What lies in `root` and is not used, each a phrase with its count.
     """
 
     parts: Mapping[str, Part]
@@ -55,10 +56,17 @@ class Source:
     checksums: Mapping[str, str] = field(default_factory=dict)
     root: Path | None = None
     holdout: int | None = None
+    left_out: Sequence[str] = ()
 
     def with_parts(self, **parts: Part) -> Source:
         """The same dataset with other parts."""
         return replace(self, parts=parts)
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """The first names and how many more there are: 'a, b, c and 4 more'."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def check_labels(source: Source, *, name: str) -> None:
@@ -74,7 +82,8 @@ def check_labels(source: Source, *, name: str) -> None:
             )
         if low == high:
             raise DataError(
-                f"dataset '{name}' has one class only in its part '{part_name}': classification needs two or more"
+                f"dataset '{name}' has one class only in its part '{part_name}': classification needs two or more, "
+                "add examples of the others"
             )
 
 

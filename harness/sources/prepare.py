@@ -10,12 +10,14 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from harness.data.prepared import SPLITS, DataError, write
-from harness.sources import Source, check_classes, check_labels
+from harness.sources import Source, check_classes, check_labels, some
 from harness.sources.splits import per_class, stratified
 from harness.sources.store import contents
 
@@ -50,7 +52,9 @@ def prepare(name: str, section: Mapping[str, Any], *, root: Path, out: Path, dow
     check_classes(source, name=name, num_classes=section.get("num_classes"))
     source = split(source, name, section)
     check_labels(source, name=name)
-    return write(out, *contents(source, name, section))
+    checksum = write(out, *contents(source, name, section))
+    print(*summary(source, name), sep="\n", file=sys.stderr)
+    return checksum
 
 
 def read_source(name: str, section: Mapping[str, Any], *, root: Path, download: bool) -> Source:
@@ -94,8 +98,8 @@ def split(source: Source, name: str, section: Mapping[str, Any]) -> Source:
     if "all" in parts:
         everything = parts.pop("all")
         if source.holdout is None:
-            count = round(TEST_FRACTION * len(everything))
-            chosen = stratified(everything.labels, count, seed=seed, key=f"{key}'")
+            count = max(1, round(TEST_FRACTION * len(everything)))
+            chosen = stratified(everything.labels, count, seed=seed, key=f"{key}'", leave=1)
         else:
             chosen = per_class(everything.labels, [source.holdout] * len(source.class_names), seed=seed)
         parts["train"], parts["test"] = everything.where(~chosen), everything.where(chosen)
@@ -103,7 +107,8 @@ def split(source: Source, name: str, section: Mapping[str, Any]) -> Source:
     if "val" not in parts:
         train = parts["train"]
         if source.holdout is None:
-            chosen = stratified(train.labels, round(fraction * len(train)), seed=seed + 1, key=f"{key}.val_fraction'")
+            count, option = max(1, round(fraction * len(train))), f"{key}.val_fraction'"
+            chosen = stratified(train.labels, count, seed=seed + 1, key=option, leave=1)
         else:
             chosen = per_class(train.labels, [source.holdout] * len(source.class_names), seed=seed + 1)
         parts["train"], parts["val"] = train.where(~chosen), train.where(chosen)
@@ -112,6 +117,18 @@ def split(source: Source, name: str, section: Mapping[str, Any]) -> Source:
             option = f"{key}.{part}_examples'"
             parts[part] = parts[part].where(stratified(parts[part].labels, count, seed=seed + 2 + number, key=option))
     return source.with_parts(**parts)
+
+
+def summary(source: Source, name: str) -> Iterator[str]:
+    """What was made of the files: the sizes of the splits, the classes that one of them lacks, what was left out."""
+    sizes = ", ".join(f"{len(source.parts[part])} {part}" for part in SPLITS)
+    yield f"dataset '{name}': {sizes} examples of {len(source.class_names)} classes"
+    for part in SPLITS:
+        counts = torch.bincount(source.parts[part].labels, minlength=len(source.class_names))
+        if absent := [source.class_names[number] for number in (counts == 0).nonzero().flatten().tolist()]:
+            yield f"dataset '{name}' has no {part} example of {len(absent)} classes, having too few: {some(absent)}"
+    if source.left_out:
+        yield f"dataset '{name}' leaves out, of {source.root}: {'; '.join(source.left_out)}"
 
 
 def main() -> int:

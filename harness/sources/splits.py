@@ -11,16 +11,18 @@ from torch import Tensor
 from harness.data.prepared import DataError
 
 
-def stratified(labels: Tensor, count: int, *, seed: int, key: str) -> Tensor:
+def stratified(labels: Tensor, count: int, *, seed: int, key: str, leave: int = 0) -> Tensor:
     """Choose `count` examples with the classes in the proportions of `labels`.
 
-    Shares that are no whole numbers are rounded by the largest remainder, ties going to the lower class.
+    Shares that are no whole numbers are rounded by the largest remainder, ties going to the lower class; but no class
+    is passed over that has an example to give, where `count` suffices for all of them.
 
     Args:
         labels: (examples,) int64.
         count: How many to choose.
         seed: Seed of the choice.
         key: The config key that asks for it, for the error.
+        leave: How many examples of each class must be left over, fewer being chosen where it must be.
 
     Returns:
         (examples,) bool, True = chosen.
@@ -31,10 +33,15 @@ def stratified(labels: Tensor, count: int, *, seed: int, key: str) -> Tensor:
     if not 0 < count <= len(labels):
         raise DataError(f"{key} asks for {count} examples and there are {len(labels)}: lower it")
     sizes = torch.bincount(labels)
+    most = (sizes - leave).clamp_min(0)
+    least = most.clamp_max(1 if count >= len(sizes) else 0)
     exact = sizes.double() * count / len(labels)
-    shares = exact.floor().long()
-    remainder = (exact - shares).sort(descending=True, stable=True).indices
-    shares[remainder[: count - int(shares.sum())]] += 1
+    shares = exact.floor().long().clamp(least, most)
+    while (missing := min(count, int(most.sum())) - int(shares.sum())) != 0:
+        step = 1 if missing > 0 else -1
+        movable = shares < most if step > 0 else shares > least
+        gain = torch.where(movable, step * (exact - shares), -torch.inf)
+        shares[gain.argmax()] += step
     return per_class(labels, shares.tolist(), seed=seed)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +41,21 @@ def contents(source: Source, name: str, section: Mapping[str, Any]) -> tuple[Des
     parts = {part: source.parts[part] for part in SPLITS}
     tensors = {f"{part}_y": parts[part].labels for part in SPLITS}
     fraction = IMAGENET_CROP if section["source"] == "imagenet" else 1.0
+    # Published numbers are of pixels as they are stored; a photographer's own are as every viewer shows them.
+    upright = section["source"] == "imagefolder"
     stays_files = False
     if source.root is not None:
         size, stays_files = _size(source, name, section)
+        decode = partial(images.decode, size=size, crop_fraction=fraction, upright=upright)
         for part in SPLITS:
             if stays_files:
                 tensors[f"{part}_files"] = _pack(parts[part].files, source.root)
                 tensors[f"{part}_crc"] = torch.tensor(list(_iterate(images.checksum, source.root, parts[part].files)))
             if _decoded_bytes(source, size) <= DECODED_BYTES:
-                tensors[f"{part}_x"] = _decode(source.root, parts[part], size, fraction, name)
+                tensors[f"{part}_x"] = _decode(source.root, parts[part], decode, name)
     else:
         tensors |= {f"{part}_x": parts[part].images for part in SPLITS}
-    sample = tensors["train_x"] if "train_x" in tensors else _sample(source, size, fraction, name)
+    sample = tensors["train_x"] if "train_x" in tensors else _sample(source, decode, name)
     mean, std = statistics(sample, section.get("normalize", NORMALIZE[section["source"]]), name)
     description = Description(
         name=name,
@@ -64,6 +68,7 @@ def contents(source: Source, name: str, section: Mapping[str, Any]) -> tuple[Des
         sources=dict(source.checksums),
         root=str(source.root.resolve()) if stays_files else None,
         crop_fraction=fraction,
+        upright=upright,
     )
     return description, tensors
 
@@ -123,12 +128,12 @@ def _decoded_bytes(source: Source, size: int | None) -> int:
     return count * 3 * size**2
 
 
-def _decode(root: Path, part: Part, size: int | None, fraction: float, name: str) -> Tensor:
-    first = images.decode(root / part.files[0], size=size, crop_fraction=fraction)
+def _decode(root: Path, part: Part, decode: Callable[[Path], Tensor], name: str) -> Tensor:
+    first = decode(root / part.files[0])
     result = torch.empty(len(part), *first.shape, dtype=torch.uint8)
 
     def one(path: Path) -> Tensor:
-        image = images.decode(path, size=size, crop_fraction=fraction)
+        image = decode(path)
         if image.shape != first.shape:
             raise DataError(
                 f"{path} has {image.shape[2]} x {image.shape[1]} pixels and others {first.shape[2]} x "
@@ -141,11 +146,11 @@ def _decode(root: Path, part: Part, size: int | None, fraction: float, name: str
     return result
 
 
-def _sample(source: Source, size: int | None, fraction: float, name: str) -> Tensor:
+def _sample(source: Source, decode: Callable[[Path], Tensor], name: str) -> Tensor:
     train = source.parts["train"]
     chosen = torch.zeros(len(train), dtype=torch.bool)
     chosen[:: max(1, len(train) // STATISTICS_EXAMPLES)] = True
-    return _decode(source.root, train.where(chosen), size, fraction, name)
+    return _decode(source.root, train.where(chosen), decode, name)
 
 
 def _iterate(function: Callable[[Path], Any], root: Path, files: list[str]) -> Iterator[Any]:

@@ -63,9 +63,20 @@ def test_subsets_are_taken_from_the_published_parts(tmp_path):
 
 
 def test_stratified_choice_rounds_by_the_largest_remainder():
-    labels = torch.tensor([0] * 6 + [1] * 3 + [2])
+    labels = torch.tensor([0] * 12 + [1] * 6 + [2] * 2)
     chosen = stratified(labels, 5, seed=0, key="k")  # 3, 1.5 and 0.5: the tie goes to the lower class
-    assert torch.bincount(labels[chosen], minlength=3).tolist() == [3, 2, 0]
+    assert torch.bincount(labels[chosen]).tolist() == [3, 1, 1]  # ... which would leave the third with none
+    chosen = stratified(labels, 10, seed=0, key="k")  # 6, 3 and 1
+    assert torch.bincount(labels[chosen]).tolist() == [6, 3, 1]
+    chosen = stratified(labels, 14, seed=0, key="k")  # 8.4, 4.2 and 1.4: the largest remainder is the first
+    assert torch.bincount(labels[chosen]).tolist() == [9, 4, 1]
+
+
+def test_a_class_gives_what_it_can_and_keeps_what_it_must():
+    labels = torch.tensor([0] * 50 + [1] * 9 + [2] * 2 + [3])
+    for count, expected in ((12, [9, 2, 1, 0]), (2, [2, 0, 0, 0]), (60, [49, 8, 1, 0])):
+        chosen = stratified(labels, count, seed=0, key="k", leave=1)
+        assert torch.bincount(labels[chosen], minlength=4).tolist() == expected
 
 
 def test_too_large_a_subset_names_the_key(tmp_path):
