@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "architecture.md"
-PACKAGES = ("edropout", "dropouts", "harness", "baselines", "theory", "paper")
+PACKAGES = ("edropout", "dropouts", "harness", "architectures", "baselines", "theory", "paper")
 FENCE = re.compile(r"```mermaid\n.*?```\n", flags=re.DOTALL)
 
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-OURS = {"edropout", "dropouts", "theory", "harness", "baselines", "paper"}
+OURS = {"edropout", "dropouts", "theory", "harness", "architectures", "baselines", "paper"}
 
 # edropout and dropouts stay usable without the suite and each other; harness takes from edropout how a network is
 # read and how units are removed, which know of no search; methods do not import each other; tables need no torch;
@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "edropout": {"edropout"},
     "dropouts": {"dropouts"},
     "harness": {"harness", "edropout.subnetworks"},
+    "architectures": {"architectures"},
     "theory": {"theory", "dropouts", "harness.machine", "harness.data.prepared", "harness.sources"},
     "baselines": {"harness", "dropouts", "edropout.subnetworks"},
     "paper": {"paper", "harness.runs.result"},
@@ -29,7 +30,12 @@ ROOMS = {
     "harness": ["machine", "data", "sources", "networks", "measure", "training", "pruning", "plan", "runs"],
     "paper": ["rows", "statistics", "tables", "figures", "report"],
 }
-NEEDS = {"edropout": {"torch"}, "dropouts": {"torch"}, "theory": {"numpy", "pandas", "scipy", "torch"}}
+NEEDS = {
+    "edropout": {"torch"},
+    "dropouts": {"torch"},
+    "architectures": {"torch"},
+    "theory": {"numpy", "pandas", "scipy", "torch"},
+}
 HEAVY = {"torch", "torchvision", "timm", "wandb", "sklearn"}
 
 

@@ -5,43 +5,53 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from harness.networks import zoo
-from harness.networks.architectures import cifar_resnet, vgg8
-from harness.networks.zoo import ModelError
+from harness.networks import names, zoo
+from harness.networks.names import ModelError
 
 __all__ = ["ModelError", "build"]
-
-CIFAR_RESNETS = {"resnet8": 1, "resnet20": 3, "resnet56": 9}
-OURS = (*CIFAR_RESNETS, "vgg8")
 
 
 def build(name: str, *, num_classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
     """A freshly initialised network on the CPU; its weights depend on torch's global generator alone.
 
     Args:
-        name: One of ours, torchvision's classification networks or timm's, looked up in this order; `timm.` in front
-            of it skips the first two.
+        name: One of architectures/, torchvision's classification networks or timm's, looked up in this order; `timm.`
+            in front of it skips the first two.
         num_classes: Outputs.
         input_shape: (channels, height, width) of an image.
 
     Raises:
         ModelError: nobody knows the name, or the network was not made for such images.
     """
-    channels = input_shape[0]
-    if name in CIFAR_RESNETS:
-        model = cifar_resnet(CIFAR_RESNETS[name], num_classes=num_classes, in_channels=channels)
-    elif name == "vgg8":
-        model = vgg8(num_classes=num_classes, in_channels=channels)
-    else:
-        zoo.require(name, OURS)
-        model = zoo.build(name, num_classes=num_classes, input_shape=input_shape)
+    path = names.file_of(name)
+    if path is None:
+        zoo.require(name)
+    build_one = zoo.build if path is None else _function(path)
+    try:
+        model = build_one(name, num_classes=num_classes, input_shape=input_shape)
+    except (AssertionError, RuntimeError, ValueError, TypeError) as error:
+        shape = " x ".join(map(str, input_shape))
+        raise ModelError(f"{name} cannot be built for images of {shape} ({error})") from error
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"build() of {name} must return a torch.nn.Module, not {type(model).__name__}")
     _try(model, name, num_classes, input_shape)
     return model
+
+
+def _function(path: Path) -> Callable[..., nn.Module]:
+    """The function `build` of a file: being there is the registration."""
+    spec = importlib.util.spec_from_file_location(f"architecture_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.build
 
 
 def _try(model: nn.Module, name: str, num_classes: int, input_shape: tuple[int, int, int]) -> None:
@@ -64,7 +74,8 @@ def _try(model: nn.Module, name: str, num_classes: int, input_shape: tuple[int, 
 def main() -> int:
     for name in sys.argv[1:]:
         try:
-            zoo.require(name, OURS)
+            if names.file_of(name) is None:
+                zoo.require(name)
         except ModelError as error:
             print(error, file=sys.stderr)
             return 1

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection
-
 import torch
 from torch import nn
 
+from harness.networks import names
+
 SMALL_IMAGE = 64
 """Up to this side in pixels, ResNets get the stem of the paper: 3x3, stride 1, no max-pool."""
-TIMM = "timm."
-"""Prefix that asks for timm's network where there is another one of the same name."""
 RGB = 3
-
-
-class ModelError(ValueError):
-    """A network that cannot be built or loaded; the message is one sentence."""
 
 
 def build(name: str, *, num_classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
@@ -26,42 +19,27 @@ def build(name: str, *, num_classes: int, input_shape: tuple[int, int, int]) -> 
         name: torchvision's or timm's.
         num_classes: Outputs.
         input_shape: (channels, height, width) of an image.
-
-    Raises:
-        ModelError: the network was not made for such images.
     """
     channels, height, width = input_shape
-    try:
-        if name in _torchvision_names():
-            model = _torchvision(name, num_classes, height)
-            if channels != RGB:
-                _replace_input(model, channels)
-        else:
-            model = _timm(name.removeprefix(TIMM), num_classes, input_shape)
-    except (AssertionError, RuntimeError, ValueError, TypeError) as error:
-        raise ModelError(f"{name} cannot be built for images of {channels} x {height} x {width} ({error})") from error
+    if names.library_of(name) == "torchvision":
+        model = _torchvision(name, num_classes, height)
+        if channels != RGB:
+            _replace_input(model, channels)
+    else:
+        model = _timm(name.removeprefix(names.TIMM), num_classes, input_shape)
     if max(height, width) <= SMALL_IMAGE and _has_large_resnet_stem(model):
         _use_small_stem(model)
     return model
 
 
-def require(name: str, ours: Collection[str]) -> None:
-    """Raise ModelError, with names that are spelled alike, unless `name` is one of ours, torchvision's or timm's."""
-    if name in ours or name in _torchvision_names():
+def require(name: str) -> None:
+    """Raise ModelError, with names that are spelled alike, unless torchvision or timm has the network."""
+    if name in names.torchvisions():
         return
     import timm
 
-    if timm.is_model(name.removeprefix(TIMM)):
-        return
-    near = difflib.get_close_matches(name, {*ours, *_torchvision_names(), *timm.list_models()}, n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else "names are those of torchvision.models and timm"
-    raise ModelError(f"no architecture is called '{name}': {hint}")
-
-
-def _torchvision_names() -> list[str]:
-    from torchvision import models
-
-    return models.list_models(module=models)
+    if not timm.is_model(name.removeprefix(names.TIMM)):
+        raise names.unknown(name, timm.list_models())
 
 
 def _torchvision(name: str, num_classes: int, size: int) -> nn.Module:

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from harness.machine.files import ROOT
+from harness.networks import names
 
 SCHEMA_PATH = ROOT / "workflow" / "schemas" / "config.schema.yaml"
 RESERVED_TARGETS = {
@@ -22,11 +23,6 @@ RESERVED_TARGETS = {
     *("statistics", "figures", "table_report", "report", "announce", "artifacts"),
 }
 """Rules besides the methods' own: a table of the same name could not be a target."""
-KNOWN_MODELS = {
-    *("resnet8", "vgg8", "resnet20", "resnet56"),
-    *("resnet18", "resnet34", "resnet50", "resnet101", "alexnet", "squeezenet1_1"),
-}
-"""Architectures that need no look-up: other names are asked of torchvision and timm, which takes seconds."""
 
 DEPTH = 10
 """Levels of a configuration: more than any key needs, and an end for an alias that holds itself."""
@@ -171,11 +167,17 @@ def check_hyperparameters(method: str, given: Iterable[str], fit: str | Path) ->
             raise ConfigError(f"config key 'methods.{method}.{name}' is no hyper-parameter of fit() in {fit}: {hint}")
 
 
-def check_models(names: Iterable[str]) -> None:
-    """Raise ConfigError if an architecture is known neither here nor to torchvision or timm."""
-    unknown = sorted(set(names) - KNOWN_MODELS)
-    if unknown:
-        command = [sys.executable, "-m", "harness.networks.build", *unknown]
+def check_models(models: Iterable[str]) -> None:
+    """Raise ConfigError if an architecture is known neither here nor to torchvision or timm.
+
+    Only timm must be imported to be asked, which takes seconds.
+    """
+    try:
+        foreign = sorted(model for model in set(models) if not names.is_known(model))
+    except names.ModelError as error:
+        raise ConfigError(str(error)) from error
+    if foreign:
+        command = [sys.executable, "-m", "harness.networks.build", *foreign]
         answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         if answer.returncode != 0:
             raise ConfigError(answer.stderr.strip().splitlines()[-1])

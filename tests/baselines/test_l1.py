@@ -11,7 +11,7 @@ from torch import nn
 
 from baselines.l1 import filter_norms, select
 from harness.measure.metrics import macs, parameters
-from harness.networks.architectures import cifar_resnet
+from harness.networks.build import build
 from harness.pruning.layers import inner_layers
 from harness.pruning.structured import kept_counts, prune_units
 
@@ -101,7 +101,7 @@ def vgg16():
     ("build", "ratio", "skip", "saved"),
     [
         (vgg16, [0.5, 0, 0, 0.5], [2], 0.34),
-        (lambda: cifar_resnet(18, num_classes=10, in_channels=3), [0.5, 0.4, 0.3], [36, 38, 74], 0.38),
+        (lambda: build("resnet110", num_classes=10, input_shape=(3, 32, 32)), [0.5, 0.4, 0.3], [36, 38, 74], 0.38),
     ],
     ids=["vgg16", "resnet110"],
 )
