@@ -1,6 +1,7 @@
 """Layers that take the place of nn.Dropout in any torch network: the dropout family, importing torch alone."""
 
 from dropouts.advanced import Advanced
+from dropouts.affine import units_of
 from dropouts.bernoulli import Bernoulli
 from dropouts.beta_bernoulli import BetaBernoulli, DependentBetaBernoulli
 from dropouts.concrete import Concrete
@@ -50,4 +51,5 @@ __all__ = [
     "sampled_mean",
     "set_position",
     "switch_off",
+    "units_of",
 ]

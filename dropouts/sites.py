@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dropouts.plain import Before
 
+OWN = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 Kind = type[nn.Module] | tuple[type[nn.Module], ...]
 
 
@@ -48,8 +49,8 @@ def replace(network: nn.Module, make: Callable[[nn.Module], nn.Module], kind: Ki
 def put_before(network: nn.Module, make: Callable[[nn.Module], nn.Module], kind: Kind = nn.Linear) -> nn.Module:
     """Puts `make(reader)` in front of every layer of a kind that reads hidden units, as a `Before`.
 
-    For networks whose authors left no nn.Dropout where one is wanted. The layer that reads the network's input, the first
-    that has weights in the order of definition, is left alone.
+    For networks whose authors left no nn.Dropout where one is wanted. The layer that reads the network's input, the
+    first that has weights in the order of definition, is left alone.
 
     Args:
         network: Changed in place, unless it is itself of that kind.
@@ -74,7 +75,7 @@ def put_before(network: nn.Module, make: Callable[[nn.Module], nn.Module], kind:
 def switch_off(network: nn.Module) -> nn.Module:
     """Sets the rate of the network's own nn.Dropout modules to zero, for those that would come on top of a method's."""
     for module in network.modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd):
+        if isinstance(module, OWN):
             module.p = 0.0
     return network
 

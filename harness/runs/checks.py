@@ -45,8 +45,12 @@ class EasyData:
         bright = (rows == self.y[:, None]).float()[:, None, :, None]
         self.x = bright + 0.3 * torch.randn(examples, *SHAPE, generator=generator)
 
+    @property
+    def num_examples(self) -> int:
+        return len(self.y)
+
     def __len__(self) -> int:
-        return -(-len(self.y) // RECIPE.batch_size)
+        return -(-self.num_examples // RECIPE.batch_size)
 
     def epoch(self, index: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.randperm(len(self.y), generator=torch.Generator().manual_seed(index))

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from harness.training.loop import Recipe, Stateful, cross_entropy
 from harness.training.memory import Run
@@ -25,7 +26,8 @@ class Task:
     """Data, recipe and loop for one cell.
 
     Attributes:
-        train_loader: `epoch(index, start=0)` yields (x, y) of the training set, augmented; `len()` counts batches.
+        train_loader: `epoch(index, start=0)` yields (x, y) of the training set, augmented; `len()` counts batches,
+            `num_examples` what they come from.
         val_loader: Iterable of (x, y) of the validation set, not augmented.
         num_classes: Number of classes.
         input_shape: (channels, height, width) of x.
@@ -50,6 +52,15 @@ class Task:
     def epochs_left(self) -> int:
         """Epochs of the budget that this method has not used yet."""
         return self.recipe.epochs - self.run.epoch
+
+    @property
+    def examples(self) -> int:
+        """Training examples: what a Bayesian penalty is divided by, beside the mean loss of an example."""
+        return self.train_loader.num_examples
+
+    def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Mean loss of what the network gave for a batch: what `train` lowers unless it is given another."""
+        return functional.cross_entropy(outputs, y)
 
     def generator(self, purpose: str) -> torch.Generator:
         """A seeded CPU generator of its own for each purpose; the same one after a resume."""

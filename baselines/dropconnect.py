@@ -1,0 +1,33 @@
+"""DropConnect: single weights are dropped."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from dropouts import DropConnect, mean_weights, plain, rectified_mean, replace, switch_off
+from harness.training.task import Task
+
+
+def fit(model: nn.Module, task: Task, *, rate: float = 0.5, moments: bool = True) -> nn.Module:
+    """Train `model` with DropConnect in its linear layers (Wan et al., ICML 2013), one mask for each batch.
+
+    Args:
+        model: A freshly initialised network. Its own dropout modules are switched off.
+        task: Data, recipe and loop.
+        rate: Probability to drop a weight.
+        moments: Predict with the mean of ReLU over Gaussian pre-activations of matching moments, as the paper does;
+            else with mean weights. The last layer, which no ReLU follows, has mean weights either way.
+
+    Returns:
+        The trained network; of the plain architecture without `moments`, or with a single linear layer.
+
+    Raises:
+        ValueError: a rate outside [0, 1), no linear layer.
+    """
+    *_, last = [module for module in model.modules() if isinstance(module, nn.Linear)] or [None]
+
+    def make(layer: nn.Linear) -> nn.Module:
+        inference = rectified_mean if moments and layer is not last else mean_weights
+        return DropConnect(layer, rate=rate, inference=inference)
+
+    return plain(task.train(replace(switch_off(model), make, nn.Linear)))

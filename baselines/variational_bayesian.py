@@ -1,0 +1,55 @@
+"""Variational Bayesian dropout: units or weights that are noise only are pruned, under a proper prior."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from dropouts import (
+    VariationalBayesian,
+    VariationalBayesianWeights,
+    penalty,
+    plain,
+    put_before,
+    replace,
+    switch_off,
+    units_of,
+)
+from harness.training.position import Position
+from harness.training.task import Task
+
+
+def fit(
+    model: nn.Module,
+    task: Task,
+    *,
+    threshold: float = 0.0,
+    on_units: bool = False,
+    warm_up: tuple[float, float] = (0.025, 0.1),
+) -> nn.Module:
+    """Train `model` with learned noise under a hierarchical prior; what is noise only is pruned (arXiv:1811.07533).
+
+    Args:
+        model: A freshly initialised network. Its own dropout modules are switched off. task: Data, recipe and loop.
+        threshold: Weights or units of log alpha from here on are pruned; 0 in the first author's code. on_units: Noise
+        on the hidden units that linear layers and convolutions read, as in the first author's code; else
+            on each weight, as in sparse variational dropout, with which the paper compares.
+        warm_up: As for sparse variational dropout, whose scripts have one; nothing is known of it here.
+
+    Returns:
+        The trained network, of the plain architecture, with exact zeros.
+
+    Raises:
+        ValueError: no linear layer and no convolution.
+    """
+    kinds = (nn.Linear, nn.Conv2d)
+    if on_units:
+        put_before(switch_off(model), lambda reader: VariationalBayesian(units_of(reader), threshold=threshold), kinds)
+    else:
+        model = replace(switch_off(model), lambda layer: VariationalBayesianWeights(layer, threshold=threshold), kinds)
+    position, (start, end) = Position(task), warm_up
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        weight = min(1.0, max(0.0, (float(position) - start) / (end - start)))
+        return task.loss(model(x), y) + weight * penalty(model) / task.examples
+
+    return plain(task.train(model, loss=loss, step=position.step, state={"position": position}))
