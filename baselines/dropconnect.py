@@ -19,15 +19,26 @@ def fit(model: nn.Module, task: Task, *, rate: float = 0.5, moments: bool = True
             else with mean weights. The last layer, which no ReLU follows, has mean weights either way.
 
     Returns:
-        The trained network; of the plain architecture without `moments`, or with a single linear layer.
+        The trained network, of the plain architecture without `moments`.
 
     Raises:
         ValueError: a rate outside [0, 1), no linear layer.
     """
-    *_, last = [module for module in model.modules() if isinstance(module, nn.Linear)] or [None]
+    task.train(change(switch_off(model), rate=rate, moments=moments))
+    if not moments:
+        del model.changed_by
+        plain(model)
+    return model
+
+
+def change(model: nn.Module, *, rate: float, moments: bool) -> nn.Module:
+    """`model` with DropConnect, which remembers its arguments so that harness.networks can store and rebuild it."""
+    *_, last = [None, *(module for module in model.modules() if isinstance(module, nn.Linear))]
 
     def make(layer: nn.Linear) -> nn.Module:
         inference = rectified_mean if moments and layer is not last else mean_weights
         return DropConnect(layer, rate=rate, inference=inference)
 
-    return plain(task.train(replace(switch_off(model), make, nn.Linear)))
+    replace(model, make, nn.Linear)
+    model.changed_by = {"method": "dropconnect", "arguments": {"rate": rate, "moments": moments}}
+    return model

@@ -23,5 +23,11 @@ def fit(model: nn.Module, task: Task, *, alpha: float = 1.0, beta: float = 0.0) 
     Raises:
         ValueError: no layer to act before.
     """
-    put_before(switch_off(model), lambda reader: Standout(alpha, beta))
-    return task.train(model)
+    return task.train(change(switch_off(model), alpha=alpha, beta=beta))
+
+
+def change(model: nn.Module, *, alpha: float, beta: float) -> nn.Module:
+    """`model` with standout, which remembers its arguments so that harness.networks can store and rebuild it."""
+    put_before(model, lambda reader: Standout(alpha, beta))
+    model.changed_by = {"method": "standout", "arguments": {"alpha": alpha, "beta": beta}}
+    return model

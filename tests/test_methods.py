@@ -22,6 +22,7 @@ VARIANTS = {
     "deep_compression-shared": {"share_weights": True, "conv_bits": 3},
     "dropout-spatial": {"rate": 0.1, "spatial": True},
     "dropout-early": {"schedule": "early"},
+    "beta_bernoulli-dependent": {"dependent": True},
     "variational-weights": {"on_weights": True, "per_unit": True},
     "variational_bayesian-units": {"on_units": True},
     "random-50": {"prune_ratio": 0.5},

@@ -6,6 +6,7 @@ import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -28,7 +29,9 @@ def save(
     Args:
         folder: Where to.
         model: What `build` gave, or what `edropout.prune` made of it. A method that returns an architecture of its
-            own sets `built_by` on it: {"method": file name in baselines/, "arguments": of its function `build`}.
+            own sets `built_by` on it: {"method": file name in baselines/, "arguments": of its function `build`}; one
+            that keeps layers of its own in the architecture sets `changed_by`, the same of its function `change`, which
+            takes the plain network first.
         name: Architecture it was built as.
         num_classes: As for `build`.
         input_shape: As for `build`.
@@ -40,6 +43,7 @@ def save(
     content = {
         "architecture": name,
         "built_by": getattr(model, "built_by", None),
+        "changed_by": getattr(model, "changed_by", None),
         "num_classes": num_classes,
         "input_shape": list(input_shape),
         "kept": None if kept is None else {layer: _indices(units) for layer, units in kept.items()},
@@ -58,9 +62,11 @@ def load(folder: str | Path) -> nn.Module:
     shape = tuple(content["input_shape"])
     with torch.random.fork_rng(devices=[]):
         if content.get("built_by"):
-            model = _build_by_method(folder, **content["built_by"])
+            model = _method(folder, content["built_by"]).build(**content["built_by"]["arguments"])
         else:
             model = build(content["architecture"], num_classes=content["num_classes"], input_shape=shape)
+        if content.get("changed_by"):
+            model = _method(folder, content["changed_by"]).change(model, **content["changed_by"]["arguments"])
     if content["kept"] is not None:
         sizes = {layer: _units(model, layer, folder) for layer in content["kept"]}
         kept = {layer: _mask(indices, sizes[layer]) for layer, indices in content["kept"].items()}
@@ -77,8 +83,9 @@ def load(folder: str | Path) -> nn.Module:
     return model.eval()
 
 
-def _build_by_method(folder: Path, *, method: str, arguments: Mapping[str, Any]) -> nn.Module:
-    """A method's own architecture, built by the function `build` of its file in baselines/ and of no other."""
+def _method(folder: Path, named: Mapping[str, Any]) -> ModuleType:
+    """The file of a method in baselines/, and no other, that built or changed an architecture."""
+    method = named["method"]
     path = ROOT / "baselines" / f"{method}.py"
     if (ROOT / "baselines" / method / "fit.py").exists():
         path = ROOT / "baselines" / method / "fit.py"
@@ -87,7 +94,7 @@ def _build_by_method(folder: Path, *, method: str, arguments: Mapping[str, Any])
     spec = importlib.util.spec_from_file_location(f"method_{method}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.build(**arguments)
+    return module
 
 
 def _description(path: Path) -> dict[str, Any]:
