@@ -28,7 +28,7 @@ MAY_IMPORT = {
 ROOMS = {
     "edropout": ["subnetworks"],
     "harness": ["machine", "data", "sources", "networks", "measure", "training", "pruning", "plan", "runs"],
-    "paper": ["rows", "statistics", "tables", "figures", "report"],
+    "paper": ["rows", "statistics", "tables", "figures", "theory", "report"],
 }
 NEEDS = {
     "edropout": {"torch"},

@@ -61,9 +61,9 @@ class Experiment:
     statements: tuple[Statement, ...]
 
 
-def sentence(statement: Statement) -> str:
-    """What a statement claims."""
-    return inspect.getdoc(statement).splitlines()[0]
+def sentence(documented: Any) -> str:
+    """What a statement or a theorem claims: the first line of its docstring."""
+    return inspect.getdoc(documented).splitlines()[0]
 
 
 def values(rows: pandas.DataFrame, quantity: str, by: str | list[str]) -> pandas.Series:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from dropouts import Bernoulli
+from dropouts.bernoulli import Bernoulli
 from harness.sources import idx
 from theory.experiment import Data, Experiment, Verdict, largest_step, tidy, values
 

@@ -13,7 +13,7 @@ import pandas
 import torch
 from torch import Tensor
 
-from dropouts import Bernoulli
+from dropouts.bernoulli import Bernoulli
 from theory.experiment import Data, Experiment, Verdict, tidy, values
 
 OUTPUTS, INPUTS, HIDDEN = 30, 20, 24

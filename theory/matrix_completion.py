@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
-from dropouts import Bernoulli
+from dropouts.bernoulli import Bernoulli
 from theory.experiment import Data, Experiment, Verdict, largest_step, tidy, values
 from theory.ratings import Entries, Problem, movielens, synthetic
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, softplus
 
-from dropouts import Bernoulli
+from dropouts.bernoulli import Bernoulli
 from theory.experiment import Data, Experiment, Verdict, largest_step, tidy, values
 
 DIMENSIONS = 20

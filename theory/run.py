@@ -20,7 +20,7 @@ from harness.data.prepared import DataError
 from harness.machine.files import write_text
 from theory.experiment import Data, Experiment, sentence
 
-COLUMNS = ["statement", "data", "measure", "value", "low", "high", "verdict", "reason"]
+COLUMNS = ["theorem", "statement", "data", "measure", "value", "low", "high", "verdict", "reason"]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(given.threads)
     theorem = importlib.import_module(f"theory.{given.theorem.stem}")
     rows, verdicts = check(theorem.EXPERIMENTS, Data(given.root, given.download))
+    verdicts.insert(0, "theorem", sentence(theorem))
     for name, table in (("rows", rows), ("verdicts", verdicts)):
         csv = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
         write_text(given.out / f"{name}.csv", csv)
@@ -48,7 +49,7 @@ def check(experiments: Iterable[Experiment], data: Data) -> tuple[pandas.DataFra
     """Run every experiment and decide its statements.
 
     Returns:
-        The tidy rows of all, and a line for each statement with `COLUMNS`.
+        The tidy rows of all, and a line for each statement, with `COLUMNS` but for the first.
     """
     tables, lines = [pandas.DataFrame(columns=["data", "quantity", "value"])], []
     for experiment in experiments:
@@ -66,7 +67,7 @@ def check(experiments: Iterable[Experiment], data: Data) -> tuple[pandas.DataFra
                 word = "observed" if verdict.observed else "not observed"
                 lines.append(line | dataclasses.asdict(verdict) | {"verdict": word, "reason": ""})
         tables += [] if rows is None else [rows]
-    return pandas.concat(tables, ignore_index=True), pandas.DataFrame(lines, columns=COLUMNS)
+    return pandas.concat(tables, ignore_index=True), pandas.DataFrame(lines, columns=COLUMNS[1:])
 
 
 if __name__ == "__main__":

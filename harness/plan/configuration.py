@@ -18,9 +18,12 @@ from harness.machine.files import ROOT
 from harness.networks import names
 
 SCHEMA_PATH = ROOT / "workflow" / "schemas" / "config.schema.yaml"
+THEOREMS = ("matrix_completion", "hidden_layer", "linear_networks", "relu_networks")
+"""Files of theory/ that are checked, each by a rule of its name."""
 RESERVED_TARGETS = {
     *("all", "default", "status", "plan", "prepare", "data", "cell", "listing", "collect", "tables"),
     *("statistics", "figures", "table_report", "report", "announce", "artifacts"),
+    *("theory", "theory_page", "theory_report", *THEOREMS),
 }
 """Rules besides the methods' own: a table of the same name could not be a target."""
 

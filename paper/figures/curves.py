@@ -12,10 +12,10 @@ import pandas
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator
 
 from paper.figures.canvas import Plot
-from paper.figures.style import DASHES, Look, frame, grid, legend_below, looks, present
+from paper.figures.style import DASHES, Look, frame, grid, legend_below, looks, plain_log_ticks, present
 from paper.rows.summary import aggregate
 
 PLACE = ["dataset", "model", "method", "epoch"]
@@ -115,7 +115,7 @@ def draw_training(data: pandas.DataFrame, look: dict[str, Look]) -> Figure:
         else:
             ax.set_yscale("log")
             ax.set_ylim(part["mean"].min() / 1.5, part["mean"].max() * 1.5)
-            _plain_log_ticks(ax)
+            plain_log_ticks(ax.yaxis)
     legend_below(figure, [Line2D([], [], color=look[name].colour, ls=look[name].dash, label=name) for name in look])
     return figure
 
@@ -154,9 +154,3 @@ def draw_lines(ax: Axes, part: pandas.DataFrame, look: dict[str, Look], dashes: 
             low = mean - half if quantity not in NEVER_NEGATIVE else numpy.maximum(mean - half, 0)
             ax.fill_between(epoch, low, mean + half, color=style.colour, alpha=0.15, lw=0)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-
-
-def _plain_log_ticks(ax: Axes) -> None:
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
-    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    ax.yaxis.set_minor_formatter(NullFormatter())

@@ -11,8 +11,10 @@ from typing import Any
 import matplotlib
 from matplotlib import pyplot
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 matplotlib.use("Agg")
 
@@ -110,3 +112,10 @@ def frame(
     pad = max(room * (top - bottom), (least - (top - bottom)) / 2)
     marker = 0.04 * (top - bottom + 2 * pad)
     return max(bottom - pad, low - marker), min(top + pad, high + marker)
+
+
+def plain_log_ticks(axis: Axis) -> None:
+    """Numbers as they are, not as powers of ten, on an axis with a logarithmic scale."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())

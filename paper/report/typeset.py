@@ -1,8 +1,8 @@
 """The PDF of one or more results tables, set by typst: offline, and the same bytes when nothing changed.
 
-    python -m paper.report.typeset --tables quick --folder results/paper --out results/paper/report.pdf
+    python -m paper.report.typeset --tables quick --theory --folder results/paper --out results/paper/report.pdf
 
-reads <folder>/<table>.csv and the statistics and figures beside it.
+reads <folder>/<table>.csv and the statistics and figures beside it, and for the page of the theorems theory.csv.
 """
 
 from __future__ import annotations
@@ -24,29 +24,31 @@ from paper.rows.summary import GROUP, read_rows
 from paper.tables.layout import page
 from paper.tables.page import NONE, Table, text
 from paper.tables.significance import paired_table
+from paper.theory import verdicts as theory_verdicts
 
 TEMPLATE = Path(__file__).with_name("paper.typ")
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tables", required=True, nargs="+")
+    parser.add_argument("--tables", nargs="*", default=[])
+    parser.add_argument("--theory", action="store_true", help="add the page of the theorems")
     parser.add_argument("--folder", type=Path, default=Path("results/paper"))
     parser.add_argument("--out", required=True, type=Path)
     options = parser.parse_args(arguments)
-    build(options.tables, options.folder, options.out)
+    build(options.tables, options.folder, options.out, theory=options.theory)
     return 0
 
 
-def build(tables: list[str], folder: Path, out: Path) -> None:
-    """Set the PDF of `tables` from what lies in `folder`."""
-    content = {"tables": [section(name, folder) for name in tables]}
+def build(tables: list[str], folder: Path, out: Path, *, theory: bool = False) -> None:
+    """Set the PDF of `tables`, and of the theorems if asked for, from what lies in `folder`."""
+    content = {"tables": [section(name, folder) for name in tables], "theory": theorems(folder) if theory else None}
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         # Typst sees one folder and nothing else: no path of this machine gets into the PDF.
         root = Path(name)
         shutil.copy(TEMPLATE, root / "paper.typ")
-        for table in tables:
+        for table in [*tables, *(["theory"] if theory else [])]:
             shutil.copytree(folder / table / "figures", root / table, ignore=shutil.ignore_patterns("*.png", "*.csv"))
         (root / "content.json").write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
         typst.compile(root / "paper.typ", output=out, root=root, ignore_system_fonts=True, timestamp=0)
@@ -56,16 +58,30 @@ def section(name: str, folder: Path) -> dict[str, Any]:
     """All that the template shows of one results table."""
     rows = read_rows(folder / f"{name}.csv")
     statistics = folder / name / "statistics"
-    figures = json.loads((folder / name / "figures" / "index.json").read_text(encoding="utf-8"))
     return {
         **dataclasses.asdict(page(name, rows), dict_factory=_without_numbers),
         "run": run(rows),
         "notes": (statistics / "notes.txt").read_text(encoding="utf-8").splitlines(),
-        "figures": [{"path": f"{name}/{entry['name']}.pdf", "caption": entry["caption"]} for entry in figures],
+        "figures": pictures(name, folder),
         "setup": setup(json.loads((folder / name / "setup.json").read_text(encoding="utf-8"))),
         "tests": _plain_table(paired_table(pandas.read_csv(statistics / "paired.csv"))),
         "origin": _plain_table(origin(rows)),
     }
+
+
+def theorems(folder: Path) -> dict[str, Any]:
+    """All that the template shows of the theorems."""
+    verdicts = pandas.read_csv(folder / "theory.csv")
+    return {
+        "tables": [_plain_table(table) for table in theory_verdicts.tables(verdicts)],
+        "figures": pictures("theory", folder),
+    }
+
+
+def pictures(name: str, folder: Path) -> list[dict[str, str]]:
+    """Where the template finds the figures of a table or of the theorems, and their captions."""
+    figures = json.loads((folder / name / "figures" / "index.json").read_text(encoding="utf-8"))
+    return [{"path": f"{name}/{entry['name']}.pdf", "caption": entry["caption"]} for entry in figures]
 
 
 def _without_numbers(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:

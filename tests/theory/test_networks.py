@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from dropouts import Bernoulli
+from dropouts.bernoulli import Bernoulli
 from theory import hidden_layer, relu_networks
 from theory.hidden_layer import Images
 

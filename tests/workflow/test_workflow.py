@@ -12,7 +12,7 @@ import pytest
 import yaml
 from projects import ROOT, SECRET, environment, reduced
 
-from harness.plan import grid
+from harness.plan import configuration, grid
 
 CELL = "results/digits/resnet8"
 
@@ -313,3 +313,30 @@ def test_all_methods_make_a_table(fresh):
     assert code == 0, output
     assert set(table(fresh)["method"]) >= set(methods)
     assert (table(fresh)["status"] == "done").all()
+
+
+def test_each_theorem_is_a_job_of_its_own_and_editing_one_runs_it_alone(fresh):
+    theorems = configuration.THEOREMS
+    plan = planned(fresh.snakemake("-n", "theory")[1])
+    assert [plan.get(name) for name in (*theorems, "theory_page", "theory_report")] == [1] * 6
+    for name in theorems:
+        for table in ("rows", "verdicts"):
+            fresh.write(f"results/theory/{name}/{table}.csv", "made up")
+    # As if they had been run.
+    code, output = fresh.snakemake("--touch", "--forceall", *theorems)
+    assert code == 0, output
+    os.utime(fresh.folder / "theory" / "relu_networks.py")
+    assert "Nothing to be done" in fresh.snakemake("-n", *theorems)[1]
+    for name, module in (("relu_networks", "relu_networks"), ("matrix_completion", "ratings")):
+        edited = fresh.folder / "theory" / f"{module}.py"
+        text = edited.read_text()
+        edited.write_text(text + "\n\nEDITED = True\n")
+        assert planned(fresh.snakemake("-n", *theorems)[1]) == {name: 1, "total": 1}
+        edited.write_text(text)
+
+
+def test_the_theorems_are_in_the_report_if_the_configuration_says_so(fresh):
+    assert "theory_page" not in planned(fresh.snakemake("-n")[1])
+    fresh.configure({**fresh.config, "theory": True})
+    plan = planned(fresh.snakemake("-n")[1])
+    assert plan["theory_page"] == plan["report"] == 1

@@ -34,6 +34,8 @@ CELL = "results/{dataset}/{model}/{method}/seed{seed}"
 DENSE = "results/{dataset}/{model}/dense/seed{seed}/start.safetensors"
 EDROPOUT = "results/{dataset}/{model}/edropout/seed{seed}/metrics.json"
 PAPER = "results/paper/{table}"
+THEOREMS = configuration.THEOREMS
+WITH_THEORY = config.get("theory", False)
 BASELINES = sorted((ROOT / "workflow" / "baselines").glob("*.smk"))
 
 
@@ -131,6 +133,11 @@ def named_inputs(wildcards, input):
     return " ".join(
         f"--input {shlex.quote(f'{name}={path}')}" for name, path in input.items() if name not in ("fit", "data")
     )
+
+
+# Where data comes from moves no number, so rules have these as resources, not as parameters: a change reruns nothing.
+DATA_ROOT = os.environ.get("EDROPOUT_DATA") or config["data"]["root"]
+DOWNLOAD = "--download" if config["data"].get("download", True) else "--no-download"
 
 
 def tables_of(wildcards):

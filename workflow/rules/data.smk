@@ -9,9 +9,8 @@ rule data:
     conda:
         "../../envs/suite.yaml"
     resources:
-        # Where data comes from moves no number, so these are resources and no parameters: changing them reruns nothing.
-        root=os.environ.get("EDROPOUT_DATA") or config["data"]["root"],
-        download="--download" if config["data"].get("download", True) else "--no-download",
+        root=DATA_ROOT,
+        download=DOWNLOAD,
     params:
         section=data_json,
     shell:

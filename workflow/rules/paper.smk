@@ -140,12 +140,13 @@ rule table_report:
         "python -m paper.report.typeset --tables {wildcards.table:q} --out {output:q} 2>&1 | tee {log:q}"
 
 
-# All tables of `build` in one PDF.
+# All tables of `build` in one PDF, and the theorems if `theory` says so.
 rule report:
     input:
         "paper/report/paper.typ",
         "paper/published.csv",
         expand(rules.table_report.input[2:], table=config["build"]),
+        rules.theory_page.output if WITH_THEORY else [],
     output:
         "results/paper/report.pdf",
     log:
@@ -154,9 +155,10 @@ rule report:
         "../../envs/paper.yaml"
     params:
         tables=config["build"],
+        theory="--theory" if WITH_THEORY else "",
         code=paper_code("report/typeset"),
     shell:
-        "python -m paper.report.typeset --tables {params.tables:q} --out {output:q} 2>&1 | tee {log:q}"
+        "python -m paper.report.typeset --tables {params.tables:q} {params.theory} --out {output:q} 2>&1 | tee {log:q}"
 
 
 # The last step: says where everything is, and fails if a cell has no numbers.
