@@ -25,12 +25,16 @@ VARIANTS = {
     "beta_bernoulli-dependent": {"dependent": True},
     "variational-weights": {"on_weights": True, "per_unit": True},
     "variational_bayesian-units": {"on_units": True},
+    "depgraph-slimming": {"importance": "norm_scale", "regularise": "norm_scale", "stages": 1},
+    "depgraph-growing": {"regularise": "growing", "by": "macs", "kept": 0.4},
+    "depgraph-obd": {"importance": "obd", "regularise": "none", "stages": 3},
+    "depgraph-random": {"importance": "random", "regularise": "none", "global_pruning": False},
     "random-50": {"prune_ratio": 0.5},
     "random-weights": {"weights": True, "prune_ratio": 0.5},
 }
 """Other hyper-parameters that take other paths through a method."""
 
-QUICK = {"channelnet": {"width": 0.125}}
+QUICK = {"channelnet": {"width": 0.125}, "depgraph": {"stages": 4}}
 """Hyper-parameters without which a method takes long on this machine."""
 
 CASES = [(name, QUICK.get(name, {})) for name in METHODS] + list(VARIANTS.items())

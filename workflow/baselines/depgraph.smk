@@ -1,0 +1,9 @@
+"""DepGraph, Fang et al., CVPR 2023 (arXiv:2301.12900), and its kin, by the library Torch-Pruning."""
+
+
+use rule cell as depgraph with:
+    input:
+        fit="baselines/depgraph/fit.py",
+        data=DATA,
+    wildcard_constraints:
+        method="depgraph(-.+)?",
