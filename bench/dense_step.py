@@ -103,8 +103,8 @@ def network(options: argparse.Namespace) -> nn.Module:
 def sides(images: Tensor, labels: Tensor, path: Path, options: argparse.Namespace) -> dict[str, Any]:
     """A function that trains one epoch, for each of the two."""
     prepare(path, images, labels)
-    recipe = Recipe(
-        epochs=1,
+    recipe = Recipe.of(
+        epochs=2,
         prune_epoch=1,
         batch_size=options.batch,
         optimizer={"name": "sgd", **SGD},

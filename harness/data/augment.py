@@ -3,50 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from harness.data.prepared import DataError
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """What is done to training images, in this order; the section `augment` of a recipe.
-
-    Attributes:
-        area: Smallest share of an image file's area that a random rectangle keeps, which is then made square
-            (Szegedy et al. 2015, arXiv:1409.4842; 0.08 is usual on ImageNet); 1 = the whole image.
-        crop: Black pixels added on every side before an image of the old size is cut out at random.
-        flip: Mirror half of the images.
-        rotation: Largest angle in degrees of a counter-clockwise turn about the centre; nearest pixel, black outside.
-        cutout: Side in pixels of a square about a random pixel that becomes zero after normalisation
-            (DeVries & Taylor 2017, arXiv:1708.04552); it may reach over the border.
-    """
-
-    area: float = 1.0
-    crop: int = 0
-    flip: bool = False
-    rotation: float = 0.0
-    cutout: int = 0
-
-    @classmethod
-    def from_config(cls, section: Mapping[str, Any], *, size: int) -> Augmentation:
-        """Read a recipe's section for images whose shorter side is `size`.
-
-        Raises:
-            DataError: it has an unknown key or crops more than there is.
-        """
-        known = cls.__dataclass_fields__
-        if unknown := sorted(set(section) - set(known)):
-            raise DataError(f"recipe key 'augment.{unknown[0]}' is unknown: the keys are {', '.join(known)}")
-        augmentation = cls(**section)
-        if augmentation.crop >= size:
-            raise DataError(f"recipe key 'augment.crop' is {augmentation.crop} for images of {size} pixels: lower it")
-        return augmentation
+from harness.config.recipe import Augmentation
 
 
 def draw_rectangles(augmentation: Augmentation, examples: int, *, generator: torch.Generator) -> Tensor:

@@ -10,8 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from harness.config.recipe import Augmentation
 from harness.data import augment
-from harness.data.augment import Augmentation
 from harness.data.pixels import Normalizer
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from harness.config.recipe import Recipe
 from harness.data import prepared
-from harness.data.augment import Augmentation
 from harness.data.batches import Evaluation, Images, Training
 from harness.data.pixels import Normalizer, Pixels
 from harness.data.prepared import DataError, Prepared
@@ -42,7 +41,7 @@ class Data:
 
 
 def load(
-    path: str | Path, *, recipe: Any, device: torch.device | str, seed: int, image_size: int | None = None
+    path: str | Path, *, recipe: Recipe, device: torch.device | str, seed: int, image_size: int | None = None
 ) -> Data:
     """Load a prepared dataset and verify its checksum.
 
@@ -66,7 +65,11 @@ def load(
         )
     labels = {split: stored.tensors[f"{split}_y"].to(device) for split in prepared.SPLITS}
     channels, height, width = images["train"].shape
-    augmentation = Augmentation.from_config(recipe.augment, size=min(height, width))
+    augmentation = recipe.augment
+    if augmentation.crop >= min(height, width):
+        raise DataError(
+            f"recipe key 'augment.crop' is {augmentation.crop} for images of {height} x {width} pixels: lower it"
+        )
     if augmentation.area < 1 and isinstance(images["train"], Pixels):
         raise DataError(
             f"recipe key 'augment.area' is for images that are read from their files, and {path} holds them decoded: "

@@ -2,46 +2,48 @@
 
 from __future__ import annotations
 
-import ast
-import difflib
 import functools
-import math
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from harness.machine.files import ROOT
 from harness.networks import names
+from harness.plan.reading import read_yaml
+from harness.plan.validation import ConfigError, check_configuration, suggestion
 
-SCHEMA_PATH = ROOT / "workflow" / "schemas" / "config.schema.yaml"
-THEOREMS = ("matrix_completion", "hidden_layer", "linear_networks", "relu_networks")
-"""Files of theory/ that are checked, each by a rule of its name."""
-RESERVED_TARGETS = {
-    *("all", "default", "status", "plan", "prepare", "data", "cell", "listing", "collect", "tables"),
-    *("statistics", "figures", "table_report", "report", "announce", "artifacts"),
-    *("theory", "theory_page", "theory_report", *THEOREMS),
-}
-"""Rules besides the methods' own: a table of the same name could not be a target."""
-
-DEPTH = 10
-"""Levels of a configuration: more than any key needs, and an end for an alias that holds itself."""
-NAMED = 10
-"""Entries of a section that are named at most where one is missing."""
+__all__ = [
+    "THEOREMS",
+    "Config",
+    "ConfigError",
+    "check",
+    "check_models",
+    "methods_with_rule",
+    "read",
+    "require",
+    "rule_of",
+]
 
 Config = Mapping[str, Any]
 
-
-class ConfigError(ValueError):
-    """A configuration that cannot be run; the message is one sentence that names the key."""
+THEOREMS = ("matrix_completion", "hidden_layer", "linear_networks", "relu_networks")
+"""Files of theory/ that are checked, each by a rule of its name."""
 
 
 def methods_with_rule() -> set[str]:
     """Names of the methods that a rule makes: the two that are always there, and one for each file of baselines."""
     return {"dense", "edropout", *(path.stem for path in (ROOT / "workflow" / "baselines").glob("*.smk"))}
+
+
+@functools.cache
+def rules_of_the_workflow() -> frozenset[str]:
+    """Names of all rules: a table of the same name could not be a target."""
+    files = [ROOT / "Snakefile", ROOT / "workflow" / "Snakefile", *(ROOT / "workflow").glob("*/*.smk")]
+    named = re.compile(r"^(?:use )?rule (?:cell as )?(\w+)\b.*:", flags=re.MULTILINE)
+    return frozenset(THEOREMS).union(*(named.findall(path.read_text(encoding="utf-8")) for path in files))
 
 
 def read(path: Path, tables: Iterable[str] = ()) -> Config:
@@ -54,10 +56,7 @@ def read(path: Path, tables: Iterable[str] = ()) -> Config:
     Raises:
         ConfigError: it cannot be read or run, or lacks a table.
     """
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    config = read_yaml(path)
     check(config, methods_with_rule())
     for table in tables:
         require(table, config["tables"], "config key 'tables'", "table")
@@ -71,16 +70,16 @@ def check(config: Config, rules_of_methods: Iterable[str]) -> None:
         config: The parsed config.yaml.
         rules_of_methods: Names of the methods that a rule makes (the part before the first `-`).
     """
-    _check_values(config)
-    _check_schema(config)
+    check_configuration(config)
     rules = set(rules_of_methods)
     for name, section in config["datasets"].items():
         require(section["recipe"], config["recipes"], f"config key 'datasets.{name}.recipe'", "recipe")
     for name, recipe in config["recipes"].items():
-        if not 0 < recipe["prune_epoch"] < recipe["epochs"]:
-            raise ConfigError(f"config key 'recipes.{name}.prune_epoch' must lie between 0 and epochs")
+        if recipe["prune_epoch"] >= recipe["epochs"]:
+            key = f"config key 'recipes.{name}.prune_epoch'"
+            raise ConfigError(f"{key} is {recipe['prune_epoch']}: it must be less than epochs, {recipe['epochs']}")
     for name, table in config["tables"].items():
-        if name in RESERVED_TARGETS | rules:
+        if name in rules_of_the_workflow():
             raise ConfigError(f"config key 'tables.{name}': '{name}' is a rule of the workflow, rename the table")
         for dataset in table["datasets"]:
             require(dataset, config["datasets"], f"config key 'tables.{name}.datasets'", "dataset")
@@ -102,72 +101,11 @@ def check(config: Config, rules_of_methods: Iterable[str]) -> None:
         require(table, config["tables"], "config key 'build'", "table")
 
 
-@functools.cache
-def _schema() -> Any:
-    import jsonschema
-
-    return jsonschema.Draft202012Validator(yaml.safe_load(SCHEMA_PATH.read_text(encoding="utf-8")))
-
-
-def _check_schema(config: Config) -> None:
-    from jsonschema.exceptions import best_match
-
-    error = best_match(_schema().iter_errors(config))
-    if error is not None:
-        key = ".".join(map(str, error.absolute_path)) or "(top level)"
-        raise ConfigError(f"config key '{key}': {error.message}")
-
-
-def _check_values(value: Any, path: tuple[str, ...] = ()) -> None:
-    """Refuse what YAML can say and JSON cannot: a schema lets .nan pass and fails at keys that are no strings."""
-    name = f"config key {'.'.join(path) or '(top level)'!r}"
-    if len(path) > DEPTH:
-        raise ConfigError(f"{name} lies deeper than {DEPTH} levels")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{name} is {value}: it must be a finite number")
-    if isinstance(value, Mapping):
-        for key, entry in value.items():
-            if not isinstance(key, str):
-                raise ConfigError(f"{name} has the key {key!r}, which is no string: put it in quotes")
-            _check_values(entry, (*path, key))
-    elif isinstance(value, list):
-        for index, entry in enumerate(value):
-            _check_values(entry, (*path, str(index)))
-    elif not isinstance(value, str | int | float | None):
-        raise ConfigError(f"{name} is a {type(value).__name__}: it must be a string, number, boolean, list or mapping")
-
-
 def require(name: str, section: Config, asker: str, noun: str) -> None:
+    """Raise ConfigError unless `section` defines `name`; `asker` says who names it."""
     if name not in section:
-        near = difflib.get_close_matches(name, section, n=1)
-        known = ", ".join([*section][:NAMED]) + (", ..." if len(section) > NAMED else "")
-        hint = f"did you mean '{near[0]}'?" if near else f"the config has {known}"
+        hint = suggestion(name, section, "the config has")
         raise ConfigError(f"{asker} names {noun} '{name}', which is not defined: {hint}")
-
-
-def check_hyperparameters(method: str, given: Iterable[str], fit: str | Path) -> None:
-    """Raise ConfigError if config.yaml gives a hyper-parameter that the method's fit() does not have.
-
-    Reads the signature from the source, without importing it; a fit file in another language is not checked.
-    """
-    path = Path(fit)
-    if path.suffix != ".py":
-        return
-    try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except SyntaxError as error:
-        raise ConfigError(f"{fit}, line {error.lineno}, is no valid Python: {error.msg}") from error
-    signature = next(
-        (node.args for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "fit"), None
-    )
-    if signature is None:
-        raise ConfigError(f"{fit} has no function fit(model, task, *, ...)")
-    known = [argument.arg for argument in signature.kwonlyargs]
-    for name in given:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(known) or 'none'}"
-            raise ConfigError(f"config key 'methods.{method}.{name}' is no hyper-parameter of fit() in {fit}: {hint}")
 
 
 def check_models(models: Iterable[str]) -> None:

@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from harness.training.loop import Recipe
+    from harness.config.recipe import Recipe
 
 TRAINING_EXAMPLES = {
     **dict.fromkeys(("mnist", "kuzushiji", "fashion"), (54_000, (1, 28, 28), 10)),
@@ -152,18 +153,18 @@ def cost_of_dense(cell: grid.Cell, timed: dict[str, float], steps: int) -> tuple
     """
     import torch
 
+    from harness.config.recipe import Recipe
     from harness.networks import build
     from harness.sources.store import DECODED_BYTES
-    from harness.training.loop import Recipe
 
-    data, recipe = cell["config"]["data"], Recipe(**cell["config"]["recipe"])
+    data, recipe = cell["config"]["data"], Recipe.of(**cell["config"]["recipe"])
     examples, (channels, *size), classes = TRAINING_EXAMPLES[data["source"]]
     size = [data["image_size"]] * 2 if "image_size" in data else size
     device = device_of_jobs()
     torch.set_num_threads(recipe.threads)
     make_deterministic(device)
     model = build.build(cell["model"], num_classes=classes, input_shape=(channels, *size))
-    kinds = (recipe.batch_size, recipe.optimizer, recipe.precision, recipe.threads, steps)
+    kinds = (recipe.batch_size, asdict(recipe.optimizer), recipe.precision, recipe.threads, steps)
     key = json.dumps([cell["model"], size, *kinds], sort_keys=True)
     if key not in timed:
         model = model.to(device, memory_format=torch.channels_last)

@@ -23,6 +23,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
+from harness.config.recipe import Recipe
 from harness.data import dataset
 from harness.machine import distributed, provenance
 from harness.machine.devices import choose_device, make_deterministic, wanted_device
@@ -36,7 +37,6 @@ from harness.runs import result
 from harness.runs.supervisor import STOPPED, end_with_parent, error_file, parse
 from harness.runs.tracking import Tracker
 from harness.training import checkpoint
-from harness.training.loop import Recipe
 from harness.training.memory import Interrupted, Run
 from harness.training.task import Task
 
@@ -99,7 +99,7 @@ def _end_of_one_of_several(outcome: Mapping[str, Any], folder: Path) -> int:
 def run_cell(arguments: Any, run: Run) -> dict[str, Any]:
     """Everything between the command line and the result; of several processes the leader alone has one."""
     cell, folder = arguments.cell, arguments.out.parent
-    recipe = Recipe(**cell["config"]["recipe"])
+    recipe = Recipe.of(**cell["config"]["recipe"])
     device = choose_device(arguments.device or wanted_device())
     distributed.start(device)
     torch.set_num_threads(recipe.threads)

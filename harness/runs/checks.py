@@ -17,15 +17,15 @@ import torch
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
+from harness.config.recipe import Recipe
 from harness.measure.metrics import evaluate
 from harness.pruning.structured import remove
-from harness.training.loop import Recipe
 from harness.training.memory import Interrupted, Run
 from harness.training.task import Task
 
 SHAPE = (1, 8, 8)
 CLASSES = 3
-RECIPE = Recipe(
+RECIPE = Recipe.of(
     epochs=6,
     prune_epoch=3,
     batch_size=16,

@@ -11,20 +11,19 @@ import json
 import signal
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from harness.config.dataset import Dataset
 from harness.data.prepared import SPLITS, DataError, write
 from harness.sources import Source, check_classes, check_labels, some
 from harness.sources.splits import per_class, stratified
 from harness.sources.store import contents
 
-KEYS = {
-    *("source", "path", "num_classes", "image_size", "image_size_by_model", "normalize", "split", "split_seed"),
-    *("val_fraction", "train_examples", "val_examples", "test_examples", "recipe", "download"),
-}
+KEYS = {field.name for field in fields(Dataset)}
 TEST_FRACTION = 0.2
 """Share of the test set where none is published."""
 

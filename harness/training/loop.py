@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from harness.config.recipe import Recipe
 from harness.machine import distributed
 from harness.measure.metrics import evaluate
-
-OPTIMIZERS = {
-    "adadelta": torch.optim.Adadelta,
-    "sgd": torch.optim.SGD,
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-}
 
 READ_EVERY_ON_GPU = 20
 """Batches between two looks at the loss: each look makes the host wait for the GPU."""
@@ -36,38 +30,6 @@ class Stateful(Protocol):
     def state_dict(self) -> Mapping[str, Any]: ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Any: ...
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How every method of a cell's dataset is trained; the section of that name in config.yaml."""
-
-    epochs: int
-    prune_epoch: int
-    batch_size: int
-    optimizer: Mapping[str, Any]
-    schedule: Mapping[str, Any]
-    augment: Mapping[str, Any] = field(default_factory=dict)
-    precision: str = "float32"
-    compile: bool = False
-    threads: int = 1
-    processes: int = 1
-    eval_batch_size: int = 500
-
-    def learning_rate(self, epoch: int) -> float:
-        """Learning rate of an epoch, counted from 0 over the whole budget."""
-        base = self.optimizer["lr"]
-        if self.schedule.get("name", "step") == "cosine":
-            return base * 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
-        step = self.schedule.get("step_epochs", self.epochs)
-        return base * self.schedule.get("gamma", 0.1) ** (epoch // step)
-
-    def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """The recipe's optimiser over `parameters`."""
-        options = {key: value for key, value in self.optimizer.items() if key != "name"}
-        if "betas" in options:
-            options["betas"] = tuple(options["betas"])
-        return OPTIMIZERS[self.optimizer["name"]](parameters, **options)
 
 
 @dataclass

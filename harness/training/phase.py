@@ -18,10 +18,11 @@ import numpy
 import torch
 from torch import nn
 
+from harness.config.recipe import Recipe
 from harness.machine import distributed
 from harness.machine.files import write_text
 from harness.training import checkpoint
-from harness.training.loop import Progress, Recipe, Stateful, run_epochs
+from harness.training.loop import Progress, Stateful, run_epochs
 from harness.training.memory import Interrupted, Run
 
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness.training.loop import Recipe, Stateful, cross_entropy
+from harness.config.recipe import Recipe
+from harness.training.loop import Stateful, cross_entropy
 from harness.training.memory import Run
 from harness.training.phase import Phase
 

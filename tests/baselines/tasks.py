@@ -3,13 +3,13 @@
 import torch
 from loaders import Loader
 
-from harness.training.loop import Recipe
+from harness.config.recipe import Recipe
 from harness.training.memory import Run
 from harness.training.task import Task
 
 
 def make_task(folder, *, shape=(1, 8, 8), classes=3, epochs=2, used=0, inputs=(), examples=24):
-    recipe = Recipe(
+    recipe = Recipe.of(
         epochs=epochs,
         prune_epoch=max(1, epochs // 2),
         batch_size=8,

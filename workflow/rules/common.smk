@@ -18,7 +18,7 @@ ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent.p
 sys.path.insert(0, str(ROOT))
 
 from harness.machine import devices
-from harness.plan import code, configuration, grid
+from harness.plan import code, configuration, grid, hyperparameters, reading
 from harness.runs.supervisor import failures
 
 # Jobs import torch: without byte code on disk that costs seconds each time.
@@ -118,7 +118,9 @@ def data_json(wildcards, output):
 def method_code(wildcards, input):
     """Hash of the method's own code: a parameter of its rule, so that editing a method runs its cells again."""
     with one_sentence():
-        configuration.check_hyperparameters(wildcards.method, config["methods"].get(wildcards.method) or {}, input.fit)
+        hyperparameters.check_hyperparameters(
+            wildcards.method, config["methods"].get(wildcards.method) or {}, input.fit
+        )
     return code_hash(input.fit)
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from harness.config.recipe import Augmentation
 from harness.data import augment
-from harness.data.augment import Augmentation
 
 FULL = {"crop": 2, "flip": True, "rotation": 90, "cutout": 3}
 

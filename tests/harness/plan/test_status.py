@@ -82,7 +82,13 @@ def test_few_large_images_are_timed_on_a_cpu_and_fewer_if_memory_is_short(monkey
 
     monkeypatch.setattr(estimate, "time_step", time_step)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    recipe = {"epochs": 2, "prune_epoch": 1, "batch_size": batch_size, "optimizer": {"name": "sgd"}, "schedule": {}}
+    recipe = {
+        "epochs": 2,
+        "prune_epoch": 1,
+        "batch_size": batch_size,
+        "optimizer": {"name": "sgd", "lr": 1},
+        "schedule": {},
+    }
     config = {"data": {"source": "digits", "train_examples": 10 * batch_size, "image_size": side}, "recipe": recipe}
     known = {}
     seconds, _ = estimate.cost_of_dense({"model": "resnet8", "config": config}, known, steps=1)
@@ -99,7 +105,8 @@ def test_reading_files_slows_a_cpu_and_bounds_a_gpu(monkeypatch, device, seconds
     monkeypatch.setattr(estimate, "time_batch", lambda *_: 0.5)
     monkeypatch.setattr(estimate, "time_photo", lambda _: 0.25)
     monkeypatch.setattr(torch.nn.Module, "to", lambda self, *_, **__: self)
-    recipe = {"epochs": 1, "prune_epoch": 1, "batch_size": 200, "threads": 2, "optimizer": {}, "schedule": {}}
+    sgd = {"name": "sgd", "lr": 1}
+    recipe = {"epochs": 1, "prune_epoch": 1, "batch_size": 200, "threads": 2, "optimizer": sgd, "schedule": {}}
     data = {"source": "flowers", "train_examples": 2000, "image_size": 224}
     cell = {"model": "resnet8", "config": {"data": data, "recipe": recipe}}
     assert estimate.cost_of_dense(cell, {}, steps=1)[0] == seconds

@@ -12,12 +12,13 @@ import torch
 from loaders import Loader
 from torch import nn
 
+from harness.config.recipe import SGD, Recipe, Schedule
 from harness.training import checkpoint, phase
-from harness.training.loop import Recipe, TrainingError
+from harness.training.loop import TrainingError
 from harness.training.memory import Interrupted, Run
 from harness.training.task import BudgetError, Task
 
-RECIPE = Recipe(
+RECIPE = Recipe.of(
     epochs=6,
     prune_epoch=3,
     batch_size=8,
@@ -74,7 +75,7 @@ def test_learning_rate_follows_the_position_in_the_whole_budget(tmp_path):
 
 
 def test_cosine_schedule_starts_at_the_base_rate_and_halves_it_at_the_middle():
-    recipe = Recipe(**{**vars(RECIPE), "schedule": {"name": "cosine"}})
+    recipe = replace(RECIPE, schedule=Schedule("cosine"))
     assert recipe.learning_rate(0) == 1.0 and recipe.learning_rate(3) == pytest.approx(0.5)
 
 
@@ -152,7 +153,7 @@ def test_a_compiled_network_learns_the_same_weights_and_resumes_with_its_own_bit
         torch.manual_seed(0)
         return task.train(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2)))
 
-    recipe = replace(RECIPE, epochs=3, optimizer={"name": "sgd", "lr": 0.1}, compile=True)
+    recipe = replace(RECIPE, epochs=3, optimizer=SGD("sgd", lr=0.1), compile=True)
     whole, stopped = make_task(tmp_path / "whole", recipe), make_task(tmp_path / "stopped", recipe)
     compiled = fit(whole)
     stopped.run.on_row = lambda row: setattr(stopped.run, "stopping", True)
