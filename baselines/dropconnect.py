@@ -9,14 +9,16 @@ from harness.training.task import Task
 
 
 def fit(model: nn.Module, task: Task, *, rate: float = 0.5, moments: bool = True) -> nn.Module:
-    """Train `model` with DropConnect in its linear layers (Wan et al., ICML 2013), one mask for each batch.
+    """Train `model` with DropConnect in its hidden linear layers (Wan et al., ICML 2013), one mask for each batch.
+
+    The last layer, the paper's softmax classifier, is left alone, unless there is no other.
 
     Args:
         model: A freshly initialised network. Its own dropout modules are switched off.
         task: Data, recipe and loop.
         rate: Probability to drop a weight.
         moments: Predict with the mean of ReLU over Gaussian pre-activations of matching moments, as the paper does;
-            else with mean weights. The last layer, which no ReLU follows, has mean weights either way.
+            else with mean weights, as a last layer in any case.
 
     Returns:
         The trained network, of the plain architecture without `moments`.
@@ -33,11 +35,13 @@ def fit(model: nn.Module, task: Task, *, rate: float = 0.5, moments: bool = True
 
 def change(model: nn.Module, *, rate: float, moments: bool) -> nn.Module:
     """`model` with DropConnect, which remembers its arguments so that harness.networks can store and rebuild it."""
-    *_, last = [None, *(module for module in model.modules() if isinstance(module, nn.Linear))]
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    last, alone = linear[-1:], len(linear) == 1
 
     def make(layer: nn.Linear) -> nn.Module:
-        inference = rectified_mean if moments and layer is not last else mean_weights
-        return DropConnect(layer, rate=rate, inference=inference)
+        if layer in last and not alone:
+            return layer
+        return DropConnect(layer, rate=rate, inference=rectified_mean if moments and not alone else mean_weights)
 
     replace(model, make, nn.Linear)
     model.changed_by = {"method": "dropconnect", "arguments": {"rate": rate, "moments": moments}}
