@@ -78,16 +78,19 @@ def nonzero(model: nn.Module) -> int:
 def layer_ratios(model: nn.Module, dense: nn.Module) -> dict[str, float]:
     """Kept ratio of each weight tensor of `dense`: non-zeros in `model` over all entries in `dense`.
 
-    Empty for an architecture of its own, whose layers have no counterpart.
+    A layer that a method has put into another module has its weight under the layer's name. Empty for an architecture
+    of its own, whose layers have no counterpart.
     """
-    kept = dict(model.named_parameters())
-    weights = {name: weight for name, weight in dense.named_parameters() if weight.dim() > 1}
-    if kept.keys().isdisjoint(weights):
-        return {}
-    return {
-        name.removesuffix(".weight"): (int(kept[name].count_nonzero()) if name in kept else 0) / weight.numel()
-        for name, weight in weights.items()
-    }
+    kept = {name: weight for name, weight in model.named_parameters() if weight.dim() > 1}
+    ratios, found = {}, False
+    for name, weight in dense.named_parameters():
+        if weight.dim() > 1:
+            layer = name.removesuffix(".weight")
+            inside = (other for other in kept if other.startswith(f"{layer}.") and kept[other].dim() == weight.dim())
+            counterpart = kept.get(name, kept.get(next(inside, "")))
+            found |= counterpart is not None
+            ratios[layer] = 0.0 if counterpart is None else int(counterpart.count_nonzero()) / weight.numel()
+    return ratios if found else {}
 
 
 def macs(model: nn.Module, input_shape: tuple[int, int, int]) -> int:

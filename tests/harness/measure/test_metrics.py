@@ -58,6 +58,19 @@ def test_counts_of_parameters_multiply_accumulates_and_zeros():
     assert metrics.layer_ratios(model, small()) == {"0": 0.75, "3": 1.0}
 
 
+def test_a_layer_inside_another_module_is_the_layer_of_before():
+    class Around(nn.Module):
+        def __init__(self, layer):
+            super().__init__()
+            self.noise, self.layer = nn.BatchNorm2d(1), layer
+
+    model = small()
+    model[0] = Around(model[0])
+    with torch.no_grad():
+        model[0].layer.weight[0] = 0
+    assert metrics.layer_ratios(model, small()) == {"0": 0.75, "3": 1.0}
+
+
 def test_an_architecture_of_its_own_has_no_layer_ratios():
     assert metrics.layer_ratios(nn.Sequential(nn.Flatten(), nn.Linear(36, 10)), small()) == {}
 
