@@ -146,7 +146,7 @@ def loss_is_explicit(rows: pandas.DataFrame) -> Verdict:
 def dropconnect_is_dropout(rows: pandas.DataFrame) -> Verdict:
     """DropConnect on the output weights has the expected loss of Dropout, whatever the inputs.
 
-    Source: the abstract ("DropConnect is equivalent to Dropout" for these networks).
+    Source: the abstract, by which DropConnect and Dropout are equivalent in these networks.
     Observed: a mean over masks of weights agrees with Dropout's closed form within 1 %.
     Refuted by: a difference that more masks do not shrink.
     """
@@ -162,8 +162,8 @@ def input_weights_need_white_inputs(rows: pandas.DataFrame) -> Verdict:
     Observed: the same penalty for white inputs, one more than 1 % off for correlated ones.
     Refuted by: the same penalty for correlated inputs, or another for white ones.
     """
-    penalty = values(rows, "penalty", ["inputs", "kind"]).unstack("kind")
-    apart = (penalty["dropconnect-inputs"] / penalty["dropout"] - 1).abs()
+    added = values(rows, "penalty", ["inputs", "kind"]).unstack("kind")
+    apart = (added["dropconnect-inputs"] / added["dropout"] - 1).abs()
     value = apart["correlated"] if apart["white"] < 1e-9 else 0.0
     return Verdict("|penalty / Dropout's - 1| for correlated inputs", value, low=0.01)
 
@@ -171,7 +171,7 @@ def input_weights_need_white_inputs(rows: pandas.DataFrame) -> Verdict:
 def minimum_is_reached(rows: pandas.DataFrame) -> Verdict:
     """SGD with sampled masks ends at the global minimum that the closed form gives.
 
-    Source: the abstract (the global minimum "can be computed in closed form").
+    Source: the abstract, by which the global minimum has a closed form.
     Observed: every singular value lies within 3 % of the largest one from its closed form.
     Refuted by: singular values elsewhere, with a training that has come to rest.
     """
@@ -182,7 +182,7 @@ def minimum_is_reached(rows: pandas.DataFrame) -> Verdict:
 def penalty_is_support_norm(rows: pandas.DataFrame) -> Verdict:
     """At its end the penalty is the squared spectral r-support norm of the product over the number of blocks.
 
-    Source: the abstract ("spectral k-support norm regularisation").
+    Source: the abstract, by which DropBlock regularises by the spectral k-support norm.
     Observed: the ratio of both lies within 5 % of 1, and not below: the norm is the least that factors can have.
     Refuted by: a ratio that stays above, or one below 1.
     """
@@ -193,7 +193,7 @@ def penalty_is_support_norm(rows: pandas.DataFrame) -> Verdict:
 def blocks_are_balanced(rows: pandas.DataFrame) -> Verdict:
     """At its end all blocks have a product of the same norm.
 
-    Source: the abstract ("balanced" factors).
+    Source: the abstract, by which the factors of blocks have equal norms.
     Observed: the largest norm is at most 5 % above the smallest.
     Refuted by: blocks that stay unequal.
     """
@@ -204,7 +204,7 @@ def blocks_are_balanced(rows: pandas.DataFrame) -> Verdict:
 def minimum_is_low_rank(rows: pandas.DataFrame) -> Verdict:
     """The end has a lower rank than the targets.
 
-    Source: the abstract ("low-rank" solutions).
+    Source: the abstract, by which the solutions have low rank.
     Observed: fewer singular values above 3 % of the largest one than the targets have.
     Refuted by: a full rank.
     """

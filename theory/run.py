@@ -28,12 +28,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("theorem", type=Path, help="its file, which defines EXPERIMENTS")
     parser.add_argument("--root", required=True, type=Path, help="where published data lies or is downloaded to")
     parser.add_argument("--out", required=True, type=Path, help="folder to write")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument(
         "--download", action=argparse.BooleanOptionalAction, default=False, help="fetch what is missing"
     )
     given = parser.parse_args(arguments)
-    torch.set_num_threads(given.threads)
+    torch.set_num_threads(1)  # As many jobs as cores do better, and the number of threads may move the last bits.
     theorem = importlib.import_module(f"theory.{given.theorem.stem}")
     rows, verdicts = check(theorem.EXPERIMENTS, Data(given.root, given.download))
     verdicts.insert(0, "theorem", sentence(theorem))
