@@ -183,4 +183,5 @@ def _left_out(trees: Mapping[str, Tree], folders: Mapping[str, Path], root: Path
             for ending, count in endings.items():
                 total[ending] += count
                 places.setdefault(ending, []).append(str((folders[name] / label).relative_to(root)))
-    yield from (f"{count} {ending} ({some(places[ending])})" for ending, count in total.most_common())
+    for ending, count in sorted(total.items(), key=lambda item: (-item[1], item[0])):
+        yield f"{count} {ending} ({some(places[ending])})"

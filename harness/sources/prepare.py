@@ -97,7 +97,7 @@ def split(source: Source, name: str, section: Mapping[str, Any]) -> Source:
     if "all" in parts:
         everything = parts.pop("all")
         if source.holdout is None:
-            count = max(1, round(TEST_FRACTION * len(everything)))
+            count = round(TEST_FRACTION * len(everything))
             chosen = stratified(everything.labels, count, seed=seed, key=f"{key}'", leave=1)
         else:
             chosen = per_class(everything.labels, [source.holdout] * len(source.class_names), seed=seed)

@@ -37,15 +37,18 @@ def move(folder, source, target):
     (folder / source).rename(folder / target)
 
 
-def test_images_in_folders_of_a_class_folder_belong_to_the_class(tmp_path):
+def test_images_in_folders_of_a_class_folder_belong_to_the_class(tmp_path, monkeypatch):
     write_tree(tmp_path / "mine")
     for number in range(5):
         move(tmp_path / "mine", f"class0/{number}.png", f"class0/2019/spring/{number}.png")
     (tmp_path / "mine" / "class1").rename(tmp_path / "elsewhere")
     (tmp_path / "mine" / "class1").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "circle").symlink_to(tmp_path / "elsewhere")
+    scandir, opened = os.scandir, []
+    monkeypatch.setattr("os.scandir", lambda path: opened.append(path) or scandir(path))
     stored = read(tmp_path)
     assert sizes(stored) == [[7, 7], [1, 1], [2, 2]]
+    assert len(opened) <= 8  # mine twice, three of class0, class1 and its circle: once around
     seen = torch.cat([stored.tensors[f"{split}_x"][:, 0, 0, 0] for split in prepared.SPLITS])
     assert sorted(seen.tolist()) == [*range(10), *range(20, 30)]
 
@@ -74,12 +77,12 @@ def test_what_is_no_image_is_counted_and_named(tmp_path, capsys):
     for name in ("labels.csv", "class0/notes.txt", "class1/notes.txt", "class1/.DS_Store"):
         (tmp_path / "mine" / name).write_text("?")
     (tmp_path / "mine" / "class2").mkdir()
+    (tmp_path / "mine" / "preview.png").write_bytes(picture(0))
     stored, said = read(tmp_path, capsys)
     assert sizes(stored) == [[3, 7], [1, 1], [1, 2]]
     assert "dataset 'mine': 10 train, 2 val, 3 test examples of 2 classes\n" in said
-    assert said.endswith(
-        f"leaves out, of {tmp_path / 'mine'}: 5 .heic (class0); 2 .txt (class0, class1); 1 .csv (.); 1 empty (class2)\n"
-    )
+    left_out = "5 .heic (class0); 2 .txt (class0, class1); 1 .csv (.); 1 .png (.); 1 empty (class2)"
+    assert said.endswith(f"dataset 'mine' leaves out, of {tmp_path / 'mine'}: {left_out}\n")
 
 
 def test_a_class_without_a_readable_image_is_a_sentence(tmp_path):
@@ -125,6 +128,7 @@ def tree(folder, *places):
     ("places", "sentence"),
     [
         (("train", "valid"), r"mine has no folder 'test': add it, rename 'valid' if that is it, or end the dataset's"),
+        (("train", "spare"), r"mine has no folder 'test': add it, or end the dataset's 'path' with 'train' to have"),
         (("train", "Train", "test"), r"mine has 'Train' and 'train', both of them 'train': join them"),
         (("validation", "test"), r"mine has test and validation but no folder 'train': add it"),
         (("cat/train", "cat/test", "dog/train", "dog/test"), r"mine/(cat|dog) has splits inside a class: put the"),
@@ -221,8 +225,10 @@ def test_own_photos_are_turned_in_memory_and_streamed_and_published_ones_are_not
     assert corners((x[0] * 255).round()) == [160, 0, 240, 80]
 
 
-def test_a_damaged_exif_block_leaves_the_picture_as_it_is(tmp_path):
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+@pytest.mark.parametrize("exif", [b"MM\0*\0\0\0\x08\0\x01", b"MM\0*\xff", b"Exif", b"?M\0*\0\0\0\x08\0\0"])
+def test_a_damaged_exif_block_leaves_the_picture_as_it_is(tmp_path, exif):
     buffer = io.BytesIO()
-    Image.new("RGB", (16, 8), 7).save(buffer, "WEBP", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01")
+    Image.new("RGB", (16, 8), 7).save(buffer, "WEBP", exif=exif)
     (tmp_path / "photo").write_bytes(buffer.getvalue())
     assert images.decode(tmp_path / "photo", size=None, upright=True).shape == (3, 8, 16)
