@@ -50,11 +50,11 @@ def draw_hidden_layer(rows: pandas.DataFrame) -> Figure:
     """Regulariser and gap by drop rate, and one against the other."""
     figure, axes = grid(3, height=1.9)
     by_rate(axes[0], rows, ["regulariser"])
-    axes[0].set(title=r"$\sum_i ||u_i||^2\, E\, a_i^2$ after training", yscale="log")
+    axes[0].set(title=r"$\Sigma_i\, ||u_i||^2\, E\, a_i^2$ after training", yscale="log")
     by_rate(axes[1], rows, ["gap"])
     axes[1].set(title="test loss - training loss", ylim=(0, None))
-    wide = rows.pivot_table(index=["data", "keep_rate", "seed"], columns="quantity", values="value").reset_index()
-    for number, (_, part) in enumerate(wide.groupby("data", sort=False)):
+    for number, (_, group) in enumerate(rows.groupby("data", sort=False)):
+        part = group.pivot(index=["keep_rate", "seed"], columns="quantity", values="value")
         axes[2].plot(part["regulariser"], part["gap"], color=COLOURS[number], marker=MARKERS[number + 1], ls="none")
     axes[2].set(title="one dot for each network", xlabel="regulariser", ylabel="gap", xscale="log")
     plain_log_ticks(axes[0].yaxis)
@@ -150,7 +150,8 @@ FIGURES: dict[str, tuple[str, Callable[[pandas.DataFrame], Figure]]] = {
     ),
     "relu_networks": (
         "Test error of two-layer ReLU networks against steps of SGD, a mean over eight problems; solid: full network, "
-        "dashed: random sub-networks. Where a line ends, no error is left.",
+        "dashed: random sub-networks. A line ends where no error is left "
+        "or nothing more was measured.",
         draw_relu_networks,
     ),
 }

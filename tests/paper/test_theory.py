@@ -87,7 +87,12 @@ def test_every_theorem_that_measured_something_has_a_figure(stem):
 
 def test_the_figure_of_hidden_layers_is_drawn():
     assert plots.plot("hidden_layer", pandas.DataFrame(rows_of("hidden_layer"))) is not None
-    assert len(plots.draw_hidden_layer(pandas.DataFrame(rows_of("hidden_layer"))).axes) == 3
+    rows = pandas.DataFrame(rows_of("hidden_layer"))
+    rows.loc[rows["data"].eq("fashion"), "value"] += 5
+    lines = [axis.get_lines() for axis in plots.draw_hidden_layer(rows).axes]
+    for gaps, dots in zip(lines[1], lines[2], strict=True):
+        assert gaps.get_color() == dots.get_color()
+        assert (gaps.get_ydata().min() > 5) == (dots.get_ydata().min() > 5)
 
 
 def test_every_theorem_has_its_verdicts(stem):
