@@ -103,7 +103,7 @@ class CutLSTM(nn.LSTM):
         gates = tiled_product(x, weights[0], self.iteration, place)
         for bias in weights[2:]:
             gates = gates + bias
-        hidden, cells = Recurrence.apply(gates, weights[1], *state)
+        hidden, cells = Recurrence.apply(*(value.to(weights[1].dtype) for value in (gates, weights[1], *state)))
         return hidden, (hidden[-1], cells)
 
 

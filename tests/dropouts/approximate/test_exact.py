@@ -127,6 +127,26 @@ def test_evaluation_is_the_plain_network_bit_for_bit(build, pattern):
     assert torch.equal(*(value[0] if isinstance(value, tuple) else value for value in (plain, ours)))
 
 
+@pytest.mark.parametrize("pattern", PATTERNS, ids=name_of)
+@pytest.mark.parametrize("build", [mlp, LanguageModel])
+def test_under_autocast_it_is_the_same_up_to_rounding(build, pattern):
+    torch.manual_seed(0)
+    network = build().float()
+    approximate = ApproximateDropout(network, pattern=pattern)
+    x = torch.randn(5, 11) if build is mlp else tokens()
+    outputs = []
+    for precise in (True, False):
+        with torch.autocast("cpu", torch.bfloat16, enabled=not precise):
+            y = network(x)
+        y = y[0] if isinstance(y, tuple) else y
+        y.float().square().mean().backward()
+        outputs.append((y.detach().float(), *gradients(approximate).values()))
+        for leaf in approximate.iteration.leaves.values():
+            leaf.value.grad = None
+    for one, other in zip(*outputs, strict=True):
+        assert float((one - other).norm()) <= 0.2 * float(one.norm())
+
+
 class Branches(nn.Module):
     """Dropout whose units something else reads as well, before or behind; a dropout with no layer next to it."""
 

@@ -205,3 +205,40 @@ def test_layers_that_cannot_be_cut_stay():
     ApproximateDropout(twice)
     assert type(twice[2]) is nn.Linear
     twice(torch.randn(2, 6)).sum().backward()
+
+
+@pytest.mark.parametrize("options", [{"max_norm": 1.0}, {"sparse": True}, {"scale_grad_by_freq": True}])
+def test_an_embedding_that_looks_at_all_of_its_rows_stays_whole(options):
+    network = nn.Sequential(nn.Embedding(9, 8, **options), nn.Dropout(), nn.Linear(8, 2))
+    ApproximateDropout(network)
+    assert type(network[0]) is nn.Embedding
+    network(torch.arange(6)).sum().backward()
+
+
+@pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
+def test_a_layer_with_hooks_stays_whole(register):
+    network = mlp()
+    getattr(network[3], register)(lambda *_: None)
+    approximate = ApproximateDropout(network)
+    assert type(network[3]) is nn.Linear and type(network[0]) is not nn.Linear
+    outputs(approximate.network).sum().backward()
+
+
+def test_a_pass_that_failed_does_not_shift_the_places_of_the_next():
+    network = LanguageModel(0.5)
+    approximate = ApproximateDropout(network)
+    lstm = network.lstm.register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        outputs(network)
+    lstm.remove()
+    approximate.discard()
+    outputs(network)
+    assert list(approximate.iteration.calls.values()) == [2]
+
+
+def test_units_do_not_change_places_under_a_gradient():
+    network = mlp()
+    approximate = ApproximateDropout(network)
+    outputs(network).sum().backward()
+    approximate.end_epoch()
+    assert not approximate.iteration.leaves
