@@ -11,7 +11,10 @@ from harness.training.task import Task
 def fit(
     model: nn.Module, task: Task, *, alpha: float = 1e-4, speed: float = 10.0, dependent: bool = False
 ) -> nn.Module:
-    """Train `model` further with a keep rate for each hidden unit; prune what is hardly ever kept (arXiv:1805.10896).
+    """Train `model` further with a keep rate for each unit; prune what is hardly ever kept (arXiv:1805.10896).
+
+    Units are what linear layers and convolutions read, the values of the input too where a linear layer reads them, as
+    in the authors' code.
 
     Args:
         model: The trained dense network. Its own dropout modules are switched off.
@@ -34,6 +37,7 @@ def fit(
         switch_off(model),
         lambda reader: BetaBernoulli(units_of(reader), alpha=alpha, speed=speed),
         (nn.Linear, nn.Conv2d),
+        inputs=True,
     )
     if dependent:
         task.train(model, epochs=task.epochs_left // 2, loss=loss)
@@ -49,4 +53,5 @@ def change(model: nn.Module, *, alpha: float, speed: float) -> nn.Module:
         model,
         lambda reader: DependentBetaBernoulli(BetaBernoulli(units_of(reader), alpha=alpha, speed=speed)),
         (nn.Linear, nn.Conv2d),
+        inputs=True,
     )

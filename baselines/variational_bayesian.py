@@ -43,7 +43,12 @@ def fit(
     """
     kinds = (nn.Linear, nn.Conv2d)
     if on_units:
-        put_before(switch_off(model), lambda reader: VariationalBayesian(units_of(reader), threshold=threshold), kinds)
+        put_before(
+            switch_off(model),
+            lambda reader: VariationalBayesian(units_of(reader), threshold=threshold),
+            kinds,
+            inputs=True,
+        )
     else:
         model = replace(switch_off(model), lambda layer: VariationalBayesianWeights(layer, threshold=threshold), kinds)
     position, (start, end) = Position(task), warm_up

@@ -46,7 +46,13 @@ def replace(network: nn.Module, make: Callable[[nn.Module], nn.Module], kind: Ki
     return network
 
 
-def put_before(network: nn.Module, make: Callable[[nn.Module], nn.Module], kind: Kind = nn.Linear) -> nn.Module:
+def put_before(
+    network: nn.Module,
+    make: Callable[[nn.Module], nn.Module],
+    kind: Kind = nn.Linear,
+    *,
+    inputs: bool = False,
+) -> nn.Module:
     """Puts `make(reader)` in front of every layer of a kind that reads hidden units, as a `Before`.
 
     For networks whose authors left no nn.Dropout where one is wanted. The layer that reads the network's input, the
@@ -56,6 +62,7 @@ def put_before(network: nn.Module, make: Callable[[nn.Module], nn.Module], kind:
         network: Changed in place, unless it is itself of that kind.
         make: From a reader to the layer of the family that acts on what it reads.
         kind: nn.Linear, or nn.Conv2d, say, for methods that act on feature maps.
+        inputs: Have one in front of the first layer too if that is linear: its inputs are units like others.
 
     Returns:
         The network, with its new layers.
@@ -64,6 +71,8 @@ def put_before(network: nn.Module, make: Callable[[nn.Module], nn.Module], kind:
         ValueError: the network has no such layer.
     """
     first = next((module for module in network.modules() if getattr(module, "weight", None) is not None), None)
+    if inputs and isinstance(first, nn.Linear):
+        first = None
     readers = [module for module in network.modules() if isinstance(module, kind) and module is not first]
     if not readers:
         raise ValueError(

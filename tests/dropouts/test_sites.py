@@ -73,6 +73,14 @@ def test_a_layer_is_put_before_every_reader_of_hidden_units():
     assert network(torch.randn(2, 3)).shape == (2, 2)
 
 
+def test_inputs_of_a_linear_layer_are_units_like_others_if_wanted_and_images_are_not():
+    network = dropouts.put_before(mlp(), lambda reader: dropouts.Gaussian(), inputs=True)
+    assert isinstance(network[0], dropouts.Before)
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3))
+    dropouts.put_before(network, lambda reader: dropouts.Gaussian(), nn.Conv2d, inputs=True)
+    assert [type(module) for module in network] == [nn.Conv2d, dropouts.Before]
+
+
 def test_a_convolution_that_reads_the_image_lets_every_linear_layer_have_one():
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3), nn.Flatten(), nn.Linear(32, 4), nn.Linear(4, 2))
     dropouts.put_before(network, lambda reader: dropouts.DropBlock(), nn.Conv2d)
