@@ -43,12 +43,12 @@ def check_counts(**values: tuple[int | None, int]) -> None:
             raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
 
 
-def check_optimizer(optimizer: Optimizer) -> None:
-    """Raises ValueError if a step on what is kept would not be this optimiser's step."""
-    others = ("LBFGS", "Adafactor", "Muon", "Rprop", "SparseAdam")
-    if isinstance(optimizer, tuple(getattr(torch.optim, name) for name in others if hasattr(torch.optim, name))):
-        raise ValueError(f"{type(optimizer).__name__} cannot step on parts of matrices that change from step to step: "
-                         "use an optimiser that treats each weight by itself, as SGD, Adam or Adadelta")  # fmt: skip
+def check_owner(optimizer: Optimizer, model: nn.Module) -> None:
+    """Raises ValueError if the optimiser has no parameter of the network."""
+    own = set(model.parameters())
+    if not any(parameter in own for group in optimizer.param_groups for parameter in group["params"]):
+        raise ValueError(f"this {type(optimizer).__name__} has no parameter of the network that is searched: make it "
+                         "from the parameters of the model that EDropout was given, after its last change")  # fmt: skip
 
 
 def check_state(state: Any, own: Mapping[str, Any], units: Units) -> None:

@@ -18,7 +18,7 @@ from edropout.checks import (
     check_batch,
     check_counts,
     check_network,
-    check_optimizer,
+    check_owner,
     check_probabilities,
     check_state,
 )
@@ -26,7 +26,9 @@ from edropout.energy import energy
 from edropout.subnetworks import distributed
 from edropout.subnetworks.engine import Engine
 from edropout.subnetworks.evaluation import authors_counts, full_copy, parameter_counts, recalibrate_
-from edropout.subnetworks.kept_step import KeptStep, kept_numbers
+from edropout.subnetworks.kept_step import KeptStep
+from edropout.subnetworks.layout import Plan
+from edropout.subnetworks.part import Part, parts
 from edropout.subnetworks.removal import cut_out, prune
 from edropout.subnetworks.smaller import SmallerNetwork
 from edropout.subnetworks.units import Units
@@ -146,7 +148,9 @@ class EDropout:
         self._sums = {"best_energy": 0.0, "mean_energy": 0.0}
         self._steps_of_epoch = 0
         self._engine: Engine | None = None
-        self._numbers: dict[nn.Parameter, tuple[int, Tensor]] = {}
+        self._evolved = False  # since the last step
+        self._credit: tuple[Tensor, Tensor] | None = None  # scores before this step, and what it has added to them
+        self._plan, self._parts = Plan(), dict[nn.Parameter, Part]()
         self._kept_step, self._averaged = KeptStep(), False
         if example is not None:
             self._engine_for(example)
@@ -161,13 +165,25 @@ class EDropout:
         """(num_units,) bool, the state of lowest energy; the first one of equals."""
         return self.population[int(self.energies.argmin())] if self.frozen_state is None else self.frozen_state
 
-    def loss(self, x: Tensor, y: Tensor, *, criterion: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy) -> Tensor:
+    def loss(
+        self,
+        x: Tensor,
+        y: Tensor,
+        *,
+        criterion: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+        evolve: bool | None = None,
+    ) -> Tensor:
         """Evolves the population on the batch unless it is frozen; returns `criterion` under the best state.
+
+        The population evolves once between two steps, on the first batch, so that all gradients that a step adds up
+        belong to one state, and their energies are those of this batch.
 
         Args:
             x: (batch, ...) float, the network's input.
             y: (batch,) int64, classes.
             criterion: Training loss of (logits, y).
+            evolve: False where the states must stay, as for a second forward pass before a loop's very first step;
+                True to evolve in any case.
 
         Raises:
             ValueError: A label is no class, the logits are not numbers, or a batch norm would see a single value for
@@ -178,29 +194,57 @@ class EDropout:
         engine = self._engine_for(x)
         check_batch(engine.structure.graph, engine.modules, x, y)
         with self._undone_on_error():
-            if not self.frozen:
+            if not self.frozen and (not self._evolved if evolve is None else evolve):
                 self._evolve(engine, x, y)
+                self._evolved = True
             logits, plan = engine.train(self.best_state, x)
-        self._numbers = kept_numbers(engine.modules, plan)
-        self._averaged = False
+        if plan is not self._plan:
+            self._plan, self._parts = plan, parts(engine.modules, plan)
+        self._averaged, self._credit = False, None
         return criterion(logits, y)
 
-    def step(self, optimizer: Optimizer, *, scaler: torch.amp.GradScaler | None = None) -> None:
+    def step(
+        self,
+        optimizer: Optimizer,
+        *,
+        scaler: torch.amp.GradScaler | None = None,
+        closure: Callable[[], Any] | None = None,
+    ) -> Any:
         """Lets the optimiser move what the last `loss` kept; everything else keeps its bits, optimiser state too.
 
+        The optimiser sees parameters, gradients and states of the pruned network's shapes, so its step is the pruned
+        network's; hooks of its steps see whole parameters. A unit that comes back goes on with the states that it had.
+
         Args:
-            optimizer: One that treats each weight by itself, as SGD, Adam or Adadelta do.
-            scaler: Takes the step in its way: unscales the gradients and skips the step if one is not finite. With a
-                target, call its `unscale_` before.
+            optimizer: Any. While states still change, what it keeps must follow the weights or their rows or columns.
+            scaler: Takes the step in its way: unscales the gradients and skips the step if one is not finite.
+            closure: Computes gradients anew, as LBFGS and sharpness-aware optimisers ask for.
+
+        Returns:
+            What the optimiser's step returns.
 
         Raises:
-            ValueError: The optimiser looks at whole matrices or needs a closure.
+            ValueError: The step would not be exact, or the optimiser has no parameter of this network. Nothing has
+                changed then.
         """
-        check_optimizer(optimizer)
+        check_owner(optimizer, self.model)
+        rules = self._kept_step.prepare(optimizer, self._parts, final=self.frozen, closure=closure)
         self.average_gradients()
         if self.target is not None and self.target.informed and not self.frozen:
-            self._learn_scores()
-        self._kept_step(optimizer, self._numbers, scaler)
+            if scaler is not None:
+                _unscale_(scaler, optimizer)
+            self._learn_scores(optimizer)
+
+        def computed() -> Any:
+            found = closure()
+            self.average_gradients()
+            return found
+
+        again = None if closure is None else computed
+        how = {"final": self.frozen, "scaler": scaler, "closure": again}
+        found = self._kept_step(optimizer, lambda: self._parts, rules, **how)
+        self._evolved = False
+        return found
 
     def average_gradients(self) -> None:
         """Averages the gradients over the ranks of torch.distributed, once after a `loss`.
@@ -254,6 +298,24 @@ class EDropout:
             smaller = cut_out(engine.structure, engine.modules, self.model, kept, engine.example)
         return smaller if batches is None else recalibrate_(smaller, batches)
 
+    def carry_(self, optimizer: Optimizer, smaller: SmallerNetwork, other: Optimizer) -> None:
+        """Gives an optimiser of the pruned network the states of yours, so that fine-tuning goes on with its momentum.
+
+        Args:
+            optimizer: The one that has stepped in this search.
+            smaller: What `prune` has just returned.
+            other: An optimiser of the same class for the parameters of `smaller`; its own states are lost.
+
+        Raises:
+            ValueError: No batch has been seen yet, or the states do not fit.
+        """
+        engine = self._seen_engine()
+        left = parts(engine.modules, engine.structure.plan(self.units.kept(self.best_state.cpu())))
+        twins = dict(smaller.named_parameters(remove_duplicate=False))
+        named = self.model.named_parameters(remove_duplicate=False)
+        pairs = {parameter: twins[name] for name, parameter in named if name in twins}
+        self._kept_step.carry_(optimizer, other, pairs, left)
+
     def full(self, batches: Iterable[Tensor] | None = None) -> nn.Module:
         """A copy of the network with all units, in eval mode: the paper's (F); `prune` gives its (P)."""
         return full_copy(self.model, batches)
@@ -289,6 +351,7 @@ class EDropout:
             "history": [dict(values) for values in self.history],
             "sums": dict(self._sums),
             "steps_of_epoch": self._steps_of_epoch,
+            "evolved": self._evolved,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -308,7 +371,7 @@ class EDropout:
         self.generator.set_state(state["generator"].cpu())
         self.epoch, self.steps, self._steps_of_epoch = state["epoch"], state["steps"], state["steps_of_epoch"]
         self.history = [dict(values) for values in state["history"]]
-        self._sums = dict(state["sums"])
+        self._sums, self._evolved = dict(state["sums"]), state["evolved"]
 
     def _evolve(self, engine: Engine, x: Tensor, y: Tensor) -> None:
         """Mutation, crossover, selection on one batch."""
@@ -369,13 +432,22 @@ class EDropout:
 
         return of(count_for_share(share, self.units.num_units, lambda count: engine.share(of(count))))
 
-    def _learn_scores(self) -> None:
-        """Updates the moving averages of the units that were kept in the last backward."""
+    def _learn_scores(self, optimizer: Optimizer) -> None:
+        """Updates the moving averages of the units that were kept in the last backward.
+
+        Several optimisers that share a step add up their parameters' parts, each before it moves them.
+        """
         engine = self._seen_engine()
-        scores = unit_scores(self.units, engine.modules, engine.structure.partners)
-        memory = self.target.memory if bool(self.scores.any()) else 0.0
-        averaged = memory * self.scores + (1 - memory) * scores
-        self.scores = torch.where(self.best_state, averaged, self.scores)
+        if self._credit is None:
+            self._credit = self.scores, torch.zeros_like(self.scores)
+        own = {parameter for group in optimizer.param_groups for parameter in group["params"]}
+        before, found = self._credit
+        found = found + unit_scores(self.units, engine.modules, engine.structure.partners, own)
+        if not bool(found.isfinite().all()):  # a step that a scaler leaves out
+            return
+        self._credit = before, found
+        memory = self.target.memory if bool(before.any()) else 0.0
+        self.scores = torch.where(self.best_state, memory * before + (1 - memory) * found, before)
 
     def _engine_for(self, x: Tensor) -> Engine:
         """The analysis of the network for inputs of this size, anew when it meets a new size or network."""
@@ -389,3 +461,12 @@ class EDropout:
         if self._engine is None:
             raise ValueError("shapes are unknown until the search has seen a batch: call loss(x, y) first")
         return self._engine_for(self._engine.example)
+
+
+def _unscale_(scaler: torch.amp.GradScaler, optimizer: Optimizer) -> None:
+    """Unscales the gradients of an optimiser unless the loop has done so."""
+    try:
+        scaler.unscale_(optimizer)
+    except RuntimeError as error:
+        if "already been called" not in str(error):
+            raise

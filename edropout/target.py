@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 import torch
@@ -60,11 +60,14 @@ class Target:
         return self.kept + (1 - self.kept) * (1 - stage / self.stages) ** 3
 
 
-def unit_scores(units: Units, modules: dict[str, nn.Module], partners: dict[str, list[str]]) -> Tensor:
+def unit_scores(
+    units: Units, modules: dict[str, nn.Module], partners: dict[str, list[str]], counted: Container[nn.Parameter]
+) -> Tensor:
     """First-order estimate of how much the loss rises if a unit is dropped: minus its gradient times its value.
 
     A filter's gate scales the weight and bias of its batch norm, or its own weight and bias where it has none; the
-    gate of a linear layer's input scales its column. The gradients of the last backward are used.
+    gate of a linear layer's input scales its column. Gradients of the last backward are used, those of parameters
+    that are `counted`; the scores of disjoint sets add up.
 
     Returns:
         (num_units,) float.
@@ -75,7 +78,7 @@ def unit_scores(units: Units, modules: dict[str, nn.Module], partners: dict[str,
         score = module.weight.new_zeros(units.sizes[layer])
         owners = [modules[name] for name in partners.get(layer, [])] or [module]
         for parameter in [module.weight] if isinstance(module, nn.Linear) else _parameters(owners):
-            if parameter.grad is not None:  # None: it is not trained
+            if parameter.grad is not None and parameter in counted:  # None: it is not trained
                 product = (parameter * parameter.grad).detach()
                 rest = [axis for axis in range(product.ndim) if axis != int(isinstance(module, nn.Linear))]
                 score -= product.sum(rest) if rest else product

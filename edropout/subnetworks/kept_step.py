@@ -1,124 +1,293 @@
-"""An optimiser step that moves only what is left of the network: dropped weights and their optimiser state stay."""
+"""An optimiser step that sees the pruned network's parameters; dropped weights and their states keep their bits."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import optimizer as torch_optimizer
 
-from edropout.subnetworks.channels import flat_numbers
-from edropout.subnetworks.layout import LayerCut, Plan
+from edropout.subnetworks.part import Part
+from edropout.subnetworks.rehearsal import (
+    POST_HOOKS,
+    PRE_HOOKS,
+    Rule,
+    Rules,
+    all_groups,
+    all_parameters,
+    all_states,
+    find_rules,
+    is_single,
+    nested,
+)
 
-
-def kept_numbers(modules: Mapping[str, nn.Module], plan: Plan) -> dict[nn.Parameter, tuple[int, Tensor]]:
-    """Maps each parameter that a plan cuts to what is left of it.
-
-    Returns:
-        parameter -> (number of entries that its leading axes have, numbers of the entries that are left); an entry is
-        a row, or a kernel or block of columns within a row.
-    """
-    numbers = {}
-    for layer, cut in plan.cuts.items():
-        for parameter in modules[layer].parameters(recurse=False):
-            found = _entries(parameter, cut)
-            if found is not None:
-                numbers[parameter] = found[0], found[1].to(parameter.device)
-    return numbers
-
-
-def _entries(parameter: nn.Parameter, cut: LayerCut) -> tuple[int, Tensor] | None:
-    rows, columns = cut.rows, cut.columns if parameter.ndim > 1 else None
-    if columns is None and rows is None:
-        return None
-    if columns is None:
-        return len(parameter), rows if cut.padding is None else rows[~cut.padding]
-    width = parameter.shape[1] // cut.block
-    columns = columns if cut.block == 1 else columns[:: cut.block] // cut.block
-    found = flat_numbers(rows, columns, len(parameter), width)
-    if cut.padding is not None:
-        found = found.view(len(rows), -1)[~cut.padding].flatten()
-    return len(parameter) * width, found
+Parts = Mapping[nn.Parameter, Part]
+UNKNOWN = Rule(None)
+_EVERYWHERE = {
+    PRE_HOOKS: torch_optimizer._global_optimizer_pre_hooks,
+    POST_HOOKS: torch_optimizer._global_optimizer_post_hooks,
+}
 
 
 class KeptStep:
-    """Steps of an optimiser that see, of each cut parameter, only the part that is left.
+    """Steps of any optimiser in which each cut parameter, its gradient and its states are the pruned network's.
 
-    Parameters, gradients and optimiser state of the same shape are gathered before a step and written back after it,
-    so the dropped part keeps its bits whatever momentum or weight decay do. The memory for that is kept: to ask for
-    it anew at each step would cost more than the gathering.
+    They are gathered before a step, under the parameter's own identity, and written back after it. So an optimiser, and
+    what it wraps, does what it would do for the pruned network, whatever it looks at. The memory for that is kept: to
+    ask for it anew at each step would cost more than the gathering.
     """
 
     def __init__(self) -> None:
-        self._memory: dict[tuple[nn.Parameter, str], Tensor] = {}
+        self._memory: dict[tuple, Tensor] = {}
+        self._rules: weakref.WeakKeyDictionary[Any, tuple[list, Rules]] = weakref.WeakKeyDictionary()
+        self._last: dict[nn.Parameter, Part] = {}
+
+    def prepare(self, optimizer: Any, parts: Parts, *, final: bool, closure: Callable | None = None) -> Rules:
+        """Finds out what the optimiser keeps for each weight, and whether its step would be exact.
+
+        Args:
+            optimizer: What will step.
+            parts: What is left of the parameters that are cut.
+            final: True if that will never change: states of unknown shape are then those of the pruned network.
+            closure: What `step` will be given.
+
+        Raises:
+            ValueError: It would not. Nothing has changed.
+        """
+        rules = self.rules(optimizer, closure)
+        kept = [entry for states in all_states(optimizer) for entry in states.items()]
+        states = [*rules.items(), *((parameter, state) for parameter, state in kept if parameter in rules)]
+        for parameter, keys in states:
+            for key in keys:
+                rule = rules[parameter].get(key, UNKNOWN)
+                if not (rule.known or final):
+                    raise ValueError(
+                        f"{type(optimizer).__name__} cannot step on parts of matrices that change from step to step: "
+                        f"what its state '{key}' belongs to is unknown. Freeze the search before, or use an optimiser "
+                        "that treats each weight by itself, as SGD, Adam or Adadelta do"
+                    )
+        for parameter, state in kept:
+            other = parameter in self._last and not _alike(self._last[parameter], parts.get(parameter))
+            if other and any(rules[parameter].get(key, UNKNOWN).axes is None for key in state):
+                raise ValueError(f"{type(optimizer).__name__} has states of another sub-network: make it anew")
+        return rules
+
+    def rules(self, optimizer: Any, closure: Callable | None) -> Rules:
+        """How its states belong to parameters: found once, and again when parameters or kinds of settings change."""
+        settings = [
+            (key, bool(value)) if isinstance(value, bool | int | float | None) else (key, type(value))
+            for group in all_groups(optimizer)
+            for key, value in group.items()
+        ]
+        look = [settings, [(id(p), p.shape, p.dtype, p.device) for p in all_parameters(optimizer)], closure is None]
+        if optimizer not in self._rules or self._rules[optimizer][0] != look:
+            self._rules[optimizer] = look, find_rules(optimizer, closure)
+        return self._rules[optimizer][1]
 
     def __call__(
         self,
-        optimizer: Optimizer,
-        numbers: Mapping[nn.Parameter, tuple[int, Tensor]],
+        optimizer: Any,
+        parts: Callable[[], Parts],
+        rules: Rules,
+        *,
+        final: bool,
         scaler: torch.amp.GradScaler | None = None,
-    ) -> None:
-        """One step, by way of the scaler if there is one; `numbers` is what `kept_numbers` says."""
-        stand_ins: list[tuple[dict, int, nn.Parameter, nn.Parameter]] = []
-        for group in optimizer.param_groups:
-            for place, parameter in enumerate(group["params"]):
-                if parameter in numbers and parameter.grad is not None:
-                    stand_in = self._gathered(optimizer, parameter, *numbers[parameter])
-                    stand_ins.append((group, place, parameter, stand_in))
-                    group["params"][place] = stand_in
+        closure: Callable[[], Any] | None = None,
+    ) -> Any:
+        """One step, by way of the scaler if there is one, which may leave it out; returns what `step` returns.
+
+        Args:
+            optimizer: What steps; its hooks see the whole parameters, before and after the exchange.
+            parts: Says what is left of the parameters that are cut; a closure may change it.
+            rules: What `prepare` has returned for this step.
+            final: As for `prepare`.
+            scaler: Unscales the gradients, and skips the step if one is not finite.
+            closure: Computes gradients anew, on the whole parameters.
+        """
+        exchange = _Exchange(optimizer, rules, final, self._memory)
+
+        def computed() -> Any:
+            exchange.leave()
+            try:
+                return closure()
+            finally:
+                exchange.enter(parts())
+
+        step, own = optimizer.step, vars(optimizer).get("step")
+
+        def exchanged(*args: Any, **kwargs: Any) -> Any:
+            for owner, hook in _hooks(optimizer, PRE_HOOKS):
+                args, kwargs = hook(owner, args, kwargs) or (args, kwargs)
+            exchange.enter(parts())
+            try:
+                with _without_hooks(optimizer):
+                    found = step(*args, **kwargs)
+            finally:
+                exchange.leave()
+            for owner, hook in _hooks(optimizer, POST_HOOKS):
+                hook(owner, args, kwargs)
+            return found
+
+        optimizer.step = exchanged
         try:
-            optimizer.step() if scaler is None else scaler.step(optimizer)
+            arguments = () if closure is None else (computed,)
+            found = optimizer.step(*arguments) if scaler is None else scaler.step(optimizer, *arguments)
         finally:
-            for group, place, parameter, stand_in in stand_ins:
-                group["params"][place] = parameter
-                _write_back(optimizer, parameter, stand_in, *numbers[parameter])
+            del optimizer.step
+            if own is not None:
+                optimizer.step = own
+        self._last.update(parts())
+        return found
 
-    def _gathered(self, optimizer: Optimizer, parameter: nn.Parameter, entries: int, numbers: Tensor) -> nn.Parameter:
-        def part(name: str, value: Tensor) -> Tensor:
-            table = _table(value, entries)
-            size = len(numbers) * table.shape[1]
-            memory = self._memory.get((parameter, name))
-            if memory is None or memory.numel() < size or (memory.dtype, memory.device) != (table.dtype, table.device):
-                memory = self._memory[parameter, name] = table.new_empty(size)
-            found = memory[:size].view(len(numbers), -1)
-            return torch.index_select(table, 0, numbers, out=found)
+    def carry_(self, optimizer: Any, other: Any, pairs: Mapping[nn.Parameter, nn.Parameter], parts: Parts) -> None:
+        """Gives an optimiser of the pruned network the states that one of the whole network has for what is left.
 
-        stand_in = nn.Parameter(part("", parameter.detach()))
-        stand_in.grad = part("grad", parameter.grad)
-        if parameter in optimizer.state:
-            optimizer.state[stand_in] = {
-                key: part(key, value) if _follows(value, parameter) else value
-                for key, value in optimizer.state[parameter].items()
-            }
-        return stand_in
+        Args:
+            optimizer: The whole network's.
+            other: The pruned network's, of the same class and with the same settings.
+            pairs: parameter of the whole network -> parameter of the pruned network.
+            parts: What is left of the parameters that are cut.
+
+        Raises:
+            ValueError: They do not wrap equally many optimisers.
+        """
+        rules = self._rules[optimizer][1] if optimizer in self._rules else self.rules(optimizer, None)
+        if len(all_states(optimizer)) != len(all_states(other)):
+            raise ValueError(f"{type(other).__name__} cannot take over the states of {type(optimizer).__name__}")
+        for states, taken in zip(all_states(optimizer), all_states(other), strict=True):
+            for parameter, twin in pairs.items():
+                part = parts.get(parameter)
+                for key, value in states.get(parameter, {}).items():
+                    rule = rules[parameter].get(key, UNKNOWN)
+                    cut = part is not None and _follows(rule, value)
+                    taken[twin][key] = part.take(value, rule.axes) if cut else copy.deepcopy(value)
 
 
-def _table(value: Tensor, entries: int) -> Tensor:
-    return value.reshape(entries, -1)
+class _Exchange:
+    """Puts what is left in the place of parameters, gradients and states, and back."""
 
+    def __init__(self, optimizer: Any, rules: Rules, final: bool, memory: dict[tuple, Tensor]) -> None:
+        self.name, self.parameters = type(optimizer).__name__, all_parameters(optimizer)
+        self.all_states = all_states(optimizer)
+        self.rules, self.final, self.memory = rules, final, memory
+        self.whole: list[tuple[nn.Parameter, Part, Tensor, Tensor | None, int]] = []
+        self.states: dict[tuple[int, nn.Parameter], dict[str, Tensor]] = {}
 
-def _write_back(
-    optimizer: Optimizer, parameter: nn.Parameter, stand_in: nn.Parameter, entries: int, numbers: Tensor
-) -> None:
-    with torch.no_grad():
-        _copy_entries_(parameter, entries, numbers, stand_in.detach())
-        for key, value in optimizer.state.pop(stand_in, {}).items():
-            state = optimizer.state[parameter]
-            if not _follows(value, stand_in):
-                state[key] = value
+    def enter(self, parts: Parts) -> None:
+        """Gathers what is left."""
+        for parameter in self.parameters:
+            if parameter not in parts:
                 continue
-            if not _follows(state.get(key), parameter):
-                state[key] = torch.zeros_like(parameter, dtype=value.dtype)
-            _copy_entries_(state[key], entries, numbers, value)
+            part, whole, gradient = parts[parameter], parameter.data, parameter.grad
+            every = tuple(range(parameter.ndim))
+            cut = self._take(parameter, part, "", whole, every)
+            cut_gradient = None if gradient is None else self._take(parameter, part, "grad", gradient, every)
+            for number, states in enumerate(self.all_states):
+                if parameter in states:
+                    state, rules = states[parameter], self.rules[parameter]
+                    saved = {k: v for k, v in state.items() if _follows(rules.get(k, UNKNOWN), v)}
+                    for key, value in saved.items():
+                        state[key] = self._take(parameter, part, (number, key), value, rules[key].axes)
+                    self.states[number, parameter] = saved
+            parameter.grad = None
+            parameter.data = cut
+            parameter.grad = cut_gradient
+            self.whole.append((parameter, part, whole, gradient, 0 if gradient is None else cut_gradient._version))
+
+    def leave(self) -> None:
+        """Writes back what has become of it.
+
+        Raises:
+            ValueError: A state of unknown kind has turned up; everything else has been written back.
+        """
+        late = None
+        for parameter, part, whole, gradient, version in self.whole:
+            every, cut, cut_gradient = tuple(range(parameter.ndim)), parameter.data, parameter.grad
+            parameter.grad = None
+            parameter.data = whole
+            part.put_(whole, cut, every)
+            if cut_gradient is not None:
+                if gradient is None or cut_gradient._version != version:
+                    gradient = torch.zeros_like(whole) if gradient is None else gradient
+                    part.put_(gradient, cut_gradient, every)
+                parameter.grad = gradient
+            for number, states in enumerate(self.all_states):
+                late = self._put_states(number, states.get(parameter, {}), parameter, part, whole) or late
+        self.whole, self.states = [], {}
+        if late is not None:
+            raise ValueError(f"{self.name} has made a state '{late}' that it never made before: "
+                             "what it belongs to is unknown")  # fmt: skip
+
+    def _put_states(self, number: int, state: dict, parameter: nn.Parameter, part: Part, whole: Tensor) -> str | None:
+        """Makes states of the whole parameter; returns the name of one that is of unknown kind."""
+        late = None
+        saved = self.states.get((number, parameter), {})
+        for key, value in state.items():
+            rule = self.rules[parameter].get(key, UNKNOWN)
+            if _follows(rule, value):
+                state[key] = saved[key] if key in saved else _filled(value, rule, part, whole)
+                part.put_(state[key], value, rule.axes)
+            elif rule.axes is None and not self.final and not is_single(value):
+                late = key
+        return late
+
+    def _take(self, parameter: nn.Parameter, part: Part, name: Any, value: Tensor, axes: tuple) -> Tensor:
+        if value.shape != torch.Size(part.whole(axes)):
+            raise ValueError(f"{self.name} holds a state of shape {tuple(value.shape)} for a "
+                             f"weight of shape {tuple(parameter.shape)}: make it anew")  # fmt: skip
+        if value.ndim < parameter.ndim or None in axes:
+            return part.take(value, axes)
+        size = torch.Size(part.shape).numel()
+        memory = self.memory.get((parameter, name))
+        if memory is None or memory.numel() < size or (memory.dtype, memory.device) != (value.dtype, value.device):
+            memory = self.memory[parameter, name] = value.new_empty(size)
+        return part.take(value, axes, memory)
 
 
-def _copy_entries_(full: Tensor, entries: int, numbers: Tensor, part: Tensor) -> None:
-    table = _table(full, entries)
-    table.index_copy_(0, numbers, part)
-    if table.data_ptr() != full.data_ptr():  # channels-last weights cannot be viewed as a table
-        full.copy_(table.reshape(full.shape))
+def _follows(rule: Rule, value: Any) -> bool:
+    return rule.axes is not None and not rule.shared and isinstance(value, Tensor)
 
 
-def _follows(value: object, parameter: Tensor) -> bool:
-    return isinstance(value, Tensor) and value.ndim > 0 and value.shape == parameter.shape
+def _filled(value: Tensor, rule: Rule, part: Part, whole: Tensor) -> Tensor:
+    """A state of the whole parameter as it is before the first step."""
+    if rule.fill == "weight":
+        return whole.to(value.dtype, copy=True)
+    fill = 0.0 if rule.fill is None else rule.fill  # None: what is left never changes, so nobody will ask for it
+    if value.ndim == whole.ndim and part.whole(rule.axes) == list(whole.shape):
+        return torch.full_like(whole, fill, dtype=value.dtype)
+    return value.new_full(part.whole(rule.axes), fill)
+
+
+def _alike(one: Part, other: Part | None) -> bool:
+    return one is other or (other is not None and torch.equal(one.numbers, other.numbers))
+
+
+def _hooked(optimizer: Any) -> list[Any]:
+    return [owner for owner in nested(optimizer) if getattr(type(owner).step, "hooked", False)]
+
+
+def _hooks(optimizer: Any, name: str) -> list[tuple[Any, Callable]]:
+    """The hooks of steps with their owners, in the order in which torch calls them."""
+    common = _EVERYWHERE[name].values()
+    own = [(owner, getattr(owner, name).values()) for owner in _hooked(optimizer)]
+    chains = [(o, (*common, *hooks) if name == PRE_HOOKS else (*hooks, *common)) for o, hooks in own]
+    return [(owner, hook) for owner, hooks in chains for hook in hooks]
+
+
+@contextmanager
+def _without_hooks(optimizer: Any) -> Iterator[None]:
+    """Takes the hooks of steps off, as they must not see parts of parameters."""
+    tables = [getattr(owner, name) for owner in _hooked(optimizer) for name in (PRE_HOOKS, POST_HOOKS)]
+    saved = [(table, dict(table)) for table in [*_EVERYWHERE.values(), *tables]]
+    for table, _ in saved:
+        table.clear()
+    try:
+        yield
+    finally:
+        for table, entries in saved:
+            table.update(entries)

@@ -133,7 +133,7 @@ def test_values_that_states_share_outlive_their_last_reader_among_the_shared_ste
 def test_best_energy_never_rises_on_the_same_batch() -> None:
     search, best = EDropout(network()), []
     for _ in range(6):
-        search.loss(*batch())
+        search.loss(*batch(), evolve=True)
         best.append(search.energies.min().item())
     assert best == sorted(best, reverse=True)
 
@@ -142,7 +142,7 @@ def test_reevaluated_energies_belong_to_the_current_batch() -> None:
     search = EDropout(network().double(), reevaluate_every=1)
     search.loss(*batch(dtype=torch.float64))
     x, y = batch(seed=5, dtype=torch.float64)
-    search.loss(x, y)
+    search.loss(x, y, evolve=True)
     masked = copy.deepcopy(search.model)
     mask_(masked, search.units.kept(search.best_state))
     assert abs(energy(masked(x), y).item() - search.energies.min().item()) < 1e-10
@@ -211,7 +211,7 @@ def test_the_freeze_epoch_freezes_and_stops_the_evolution() -> None:
     search = EDropout(network(), freeze_epoch=2)
     for epoch in range(2):
         assert not search.frozen and search.epoch == epoch
-        search.loss(*batch(seed=epoch))
+        search.loss(*batch(seed=epoch), evolve=True)
         search.end_epoch()
     best, generator = search.best_state.clone(), search.generator.get_state()
     search.loss(*batch(seed=7))
@@ -247,7 +247,7 @@ def test_clean_filters_survive_noisy_ones() -> None:
     x, y = torch.ones(8, 1, 2, 2), torch.ones(8, dtype=torch.int64)
     search = EDropout(model, units=Units(model, final_linear=False))
     for _ in range(60):
-        search.loss(x, y)
+        search.loss(x, y, evolve=True)
     kept = search.units.kept(search.best_state)["1"]
     assert kept[:10].sum() >= kept[10:].sum() + 6
 
@@ -264,7 +264,7 @@ def test_only_the_states_whose_turn_it_is_can_change() -> None:
     search = EDropout(network(), candidates_per_step=2, reevaluate_every=0)
     for step in range(5):
         before = search.population.clone()
-        search.loss(*batch(seed=step))
+        search.loss(*batch(seed=step), evolve=True)
         changed = (search.population != before).any(1).nonzero().squeeze(1).tolist()
         assert set(changed) <= {2 * step % 8, 2 * step % 8 + 1}
     with pytest.raises(ValueError, match="candidates_per_step"):

@@ -74,7 +74,7 @@ def test_a_score_is_minus_the_derivative_of_the_loss_with_respect_to_the_gate() 
     column_gate = torch.ones(10, dtype=torch.float64, requires_grad=True)
     model[11].register_forward_pre_hook(lambda _, args: (args[0] * column_gate,))
     model(x).square().mean().backward()
-    scores = unit_scores(units, dict(model.named_modules()), {"2": ["3"]})
+    scores = unit_scores(units, dict(model.named_modules()), {"2": ["3"]}, set(model.parameters()))
     expected = -torch.cat([gates["3"].grad, gates["6"].grad, column_gate.grad])
     assert torch.allclose(scores, expected, atol=1e-12)
 

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from edropout.subnetworks.compact import CompactRunner
-from edropout.subnetworks.kept_step import kept_numbers
 from edropout.subnetworks.layout import Structure
 from edropout.subnetworks.observe import follow
+from edropout.subnetworks.part import parts
 
 
 @pytest.mark.parametrize("between", [[], [nn.Dropout()], [nn.Dropout(), nn.ReLU()]], ids=len)
@@ -21,8 +21,9 @@ def test_columns_of_a_flattened_channel_move_as_one_block(between: list[nn.Modul
     cut = plan.cuts[head]
     assert cut.block == 4
     assert cut.columns.tolist() == [0, 1, 2, 3, 8, 9, 10, 11]
-    entries, numbers = kept_numbers(modules, plan)[model[-1].weight]
-    assert (entries, numbers.tolist()) == (6, [0, 2, 3, 5])  # channels 0 and 2 of both rows
+    part = parts(modules, plan)[model[-1].weight]
+    assert (part.entries, part.numbers.tolist()) == (6, [0, 2, 3, 5])  # channels 0 and 2 of both rows
+    assert part.shape == (2, 8)
 
 
 class TwoBranches(nn.Module):
