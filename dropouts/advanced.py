@@ -35,7 +35,8 @@ class Advanced(nn.Module):
         self.weight_h, self.bias_h = small(hidden, features), small(1)
         self.weight_mu, self.bias_mu = small(1, hidden), nn.Parameter(torch.zeros(1))
         self.weight_sigma, self.bias_sigma = small(1, hidden), nn.Parameter(torch.full((1,), 1.2))
-        self.prior, self.read = prior, None
+        self.prior = prior
+        self.read: tuple[Tensor, Tensor, int] | None = None
 
     def mask_parameters(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """mu and sigma of a batch, scalars."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dropouts.affine import folded, per_unit
+from dropouts.affine import Affine, folded, per_unit
 from dropouts.plain import Before
 
 EULER = 0.5772156649015329
@@ -94,7 +94,7 @@ class BetaBernoulli(nn.Module):
         """(units,) what evaluation multiplies the units by."""
         return self.expected() * self.kept()
 
-    def fold(self, reader: nn.Module) -> nn.Module:
+    def fold(self, reader: Affine) -> nn.Module:
         """The layer behind, able to do without this one: exact zeros in what reads a pruned unit."""
         return folded(reader, self.scale().detach())
 
@@ -150,6 +150,6 @@ class DependentBetaBernoulli(nn.Module):
         """(units,) bool: which units some input may need."""
         return self.independent.kept()
 
-    def fold(self, reader: nn.Module) -> nn.Module:
+    def fold(self, reader: Affine) -> nn.Module:
         """This layer in front of the one behind, which has exact zeros in what reads a pruned unit."""
         return Before(self, folded(reader, self.kept().to(self.raw_sigma)))

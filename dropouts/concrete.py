@@ -37,7 +37,7 @@ class Concrete(nn.Module):
         self.layer = checked(layer)
         self.length_scale = length_scale
         self.temperature = temperature or (0.1 if isinstance(layer, nn.Linear) else 2 / 3)
-        self.logit_rate = nn.Parameter(torch.full_like(layer.weight.flatten()[0], math.log(rate / (1 - rate))))
+        self.logit_rate = nn.Parameter(torch.full_like(self.layer.weight.flatten()[0], math.log(rate / (1 - rate))))
 
     @property
     def learned_rate(self) -> Tensor:

@@ -36,7 +36,8 @@ class Information(nn.Module):
             noise = copy.deepcopy(checked(layer))
             noise.reset_parameters()
         self.layer, self.noise = layer, noise
-        self.beta, self.max_alpha, self.read = beta, max_alpha, None
+        self.beta, self.max_alpha = beta, max_alpha
+        self.read: Tensor | None = None
 
     def alpha(self, x: Tensor) -> Tensor:
         """Deviation of the log noise, one for each output value."""

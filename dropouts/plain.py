@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 
@@ -22,7 +24,8 @@ class Before(nn.Module):
 
     def plain(self) -> nn.Module:
         """The layer that does in evaluation mode what both do."""
-        return self.dropout.fold(self.reader) if hasattr(self.dropout, "fold") else self.reader
+        fold: Any = getattr(self.dropout, "fold", None)
+        return self.reader if fold is None else fold(self.reader)
 
 
 def plain(network: nn.Module) -> nn.Module:
@@ -42,8 +45,10 @@ def plain(network: nn.Module) -> nn.Module:
 
 def _plain(module: nn.Module, made: dict[nn.Module, nn.Module]) -> nn.Module:
     if module not in made:
-        made[module] = module.plain().train(module.training) if hasattr(module, "plain") else module
+        own: Any = getattr(module, "plain", None)
+        made[module] = module if own is None else own().train(module.training)
         if made[module] is module:
             for name, child in list(module._modules.items()):  # with duplicates, unlike named_children
-                setattr(module, name, _plain(child, made))
+                if child is not None:
+                    setattr(module, name, _plain(child, made))
     return made[module]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -76,13 +77,13 @@ class Scheduled(nn.Module):
 
     def penalty(self) -> Tensor:
         """The layer's penalty while it is on, else zero."""
-        if self.strength > 0 and hasattr(self.dropout, "penalty"):
-            return self.dropout.penalty()
-        return torch.zeros((), device=self.position.device)
+        own: Any = getattr(self.dropout, "penalty", None)
+        return torch.zeros((), device=self.position.device) if own is None or not self.strength else own()
 
     def plain(self) -> nn.Module:
         """What is left of the layer after training."""
-        return self.dropout.plain() if hasattr(self.dropout, "plain") else nn.Identity()
+        own: Any = getattr(self.dropout, "plain", None)
+        return nn.Identity() if own is None else own()
 
     def extra_repr(self) -> str:
         return f"strength={self.strength}"

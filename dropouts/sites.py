@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -100,17 +101,18 @@ def penalty(network: nn.Module) -> Tensor:
         A scalar on the device of the network's first parameter.
     """
     reference = next(network.parameters(), torch.empty(0))
-    terms = [module.penalty() for module in dict.fromkeys(_with_penalty(network))]
-    return torch.stack(terms).sum() if terms else reference.new_zeros(())
+    terms = list(dict.fromkeys(_penalties(network)))
+    return torch.stack([term() for term in terms]).sum() if terms else reference.new_zeros(())
 
 
 def _names(kind: Kind) -> str:
     return " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
 
 
-def _with_penalty(module: nn.Module) -> Iterator[nn.Module]:
-    if hasattr(module, "penalty"):
-        yield module
+def _penalties(module: nn.Module) -> Iterator[Callable[[], Tensor]]:
+    own: Any = getattr(module, "penalty", None)
+    if own is not None:
+        yield own
     else:
         for child in module.children():
-            yield from _with_penalty(child)
+            yield from _penalties(child)

@@ -51,7 +51,7 @@ class SparseVariational(nn.Module):
     ) -> None:
         super().__init__()
         self.layer = checked(layer)
-        self.log_variance = nn.Parameter(torch.full_like(layer.weight, log_variance))
+        self.log_variance = nn.Parameter(torch.full_like(self.layer.weight, log_variance))
         self.threshold, self.pruned_in_training = threshold, pruned_in_training
 
     @property

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dropouts.affine import folded, per_unit
+from dropouts.affine import Affine, folded, per_unit
 from dropouts.sparse_variational import SparseVariational
 
 
@@ -63,7 +63,7 @@ class VariationalBayesian(nn.Module):
         """(units,) bool: which units are not pruned."""
         return self.log_alpha.detach() < self.threshold
 
-    def fold(self, reader: nn.Module) -> nn.Module:
+    def fold(self, reader: Affine) -> nn.Module:
         """The layer behind, able to do without this one: exact zeros in what reads a pruned unit."""
         return folded(reader, (self.mean * self.kept()).detach())
 

@@ -110,3 +110,10 @@ def test_penalties_of_all_layers_are_summed_with_their_gradient():
 
 def test_a_network_without_penalties_pays_nothing():
     assert float(dropouts.penalty(mlp())) == 0.0
+
+
+def test_a_layer_that_two_parts_of_a_network_share_has_one_penalty_and_answers_for_what_is_inside():
+    shared = Priced(2.0)
+    assert dropouts.penalty(nn.Sequential(nn.Sequential(shared), nn.Sequential(shared))).item() == 4.0
+    shared.inside = Priced(5.0)
+    assert dropouts.penalty(nn.Sequential(shared)).item() == 4.0
