@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dropouts.plain import Noise
 
-class Advanced(nn.Module):
+
+class Advanced(Noise):
     """y = x m / E[m], m = sigmoid(mu + sigma e), e ~ N(0, 1) for each value; identity in evaluation mode.
 
     Xie et al., TPAMI 44(9), 2022, arXiv:2010.05244, as in the authors' code: h = W_h x + b_h has features / 16 values,

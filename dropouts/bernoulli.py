@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from dropouts.checks import check_rate
+from dropouts.plain import Noise
 
 
-class Bernoulli(nn.Module):
+class Bernoulli(Noise):
     """Multiplies by m / (1 - rate), m ~ Bernoulli(1 - rate) for each value (Srivastava et al., JMLR 15, 2014, sec. 4).
 
     nn.Dropout with a generator of its own if one is given; the identity in evaluation mode.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from dropouts.plain import Noise
 
 
-class Continuous(nn.Module):
+class Continuous(Noise):
     """y = x m / 0.5 with m ~ U(0, 1), or ~ N(0.5, sigma^2) clipped to [0, 1], for each value; identity in evaluation.
 
     Shen et al., TNNLS 29(9), 2018, arXiv:1911.12675. Both masks have mean 0.5; the paper scales by it when it predicts,

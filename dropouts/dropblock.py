@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from dropouts.checks import check_rate
+from dropouts.plain import Noise
 
 
-class DropBlock(nn.Module):
+class DropBlock(Noise):
     """Zeroes block x block squares of each feature map and scales the rest up; identity in evaluation mode.
 
     Ghiasi, Lin & Le, NeurIPS 2018, arXiv:1810.12890: centres are drawn where a whole block fits, for each channel on

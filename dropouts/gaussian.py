@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dropouts.checks import check_rate
+from dropouts.plain import Noise
 
 
-class Gaussian(nn.Module):
+class Gaussian(Noise):
     """y = x (1 + sqrt(a) e) with e ~ N(0, 1) for each value and a = p / (1 - p); identity in evaluation mode.
 
     Srivastava et al., JMLR 15, 2014, section 10: mean and variance are those of Bernoulli dropout at drop rate p.

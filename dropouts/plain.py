@@ -7,6 +7,14 @@ from typing import Any
 from torch import Tensor, nn
 
 
+class Noise(nn.Module):
+    """A layer of the family that is the identity in evaluation mode."""
+
+    def plain(self) -> nn.Module:
+        """What is left of it after training: nothing."""
+        return nn.Identity()
+
+
 class Before(nn.Module):
     """A layer of the family in front of the layer that reads it: what `replace` makes where there is no nn.Dropout.
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from dropouts.plain import Noise
 
 
-class Uout(nn.Module):
+class Uout(Noise):
     """y = x (1 + r) with r ~ U(-b, b) for each value; identity in evaluation mode. The variance is x^2 b^2 / 3.
 
     Li et al., CVPR 2019, arXiv:1801.05134. The equation and the width 0.1 are quoted from memory and not verified.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dropouts.affine import checked, noisy, per_unit, through, units_of
+from dropouts.plain import Noise
 
 
 def log_uniform_kl(alpha: Tensor) -> Tensor:
@@ -34,7 +35,7 @@ class _LearnedVariance(nn.Module):
         return self.logit_alpha.sigmoid()
 
 
-class Variational(_LearnedVariance):
+class Variational(_LearnedVariance, Noise):
     """Type A, correlated weight noise: y = x (1 + sqrt(a) e), e ~ N(0, 1) for each value; identity in evaluation mode.
 
     Kingma, Salimans & Welling, NeurIPS 2015, section 3.2. All weights that read a unit share its noise.

@@ -111,3 +111,15 @@ def test_a_network_that_is_one_layer_comes_back_plain():
 def test_another_number_of_units_cannot_be_folded():
     with pytest.raises(ValueError, match="dropout of 5 units cannot be folded"):
         dropouts.VariationalBayesian(5).fold(nn.Linear(6, 2))
+
+
+def test_the_lines_that_the_page_adds_to_a_training_loop():
+    x, y = torch.randn(16, 4), torch.randint(3, (16,))
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 3))
+    dropouts.replace(model, lambda site: dropouts.Gaussian(site.p))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    loss = nn.functional.cross_entropy(model(x), y) + dropouts.penalty(model) / len(x)
+    loss.backward()
+    optimizer.step()
+    model = dropouts.plain(model)
+    assert not any(isinstance(module, dropouts.Gaussian) for module in model.modules())
