@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import nn
 
 from dropouts import Advanced, penalty, plain, put_before, switch_off
 from harness.training.task import Task
 
 
-def fit(model: nn.Module, task: Task, *, reduction: int = 16, prior: float = 0.0) -> nn.Module:
+def fit(
+    model: nn.Module,
+    task: Task,
+    *,
+    reduction: Annotated[int, "[1, inf)"] = 16,
+    prior: Annotated[float, "[0, inf)"] = 0.0,
+) -> nn.Module:
     """Train `model` with Advanced Dropout on what its linear layers read (Xie et al., TPAMI 2022, arXiv:2010.05244).
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import nn
@@ -29,13 +29,13 @@ def fit(
     model: nn.Module,
     task: Task,
     *,
-    rate: float = 0.5,
-    pattern: str = "blocks",
-    distribution: str = "least_variance",
+    rate: Annotated[float, "[0, 1)"] = 0.5,
+    pattern: Literal["rows", "tiles", "blocks", "some_blocks"] = "blocks",
+    distribution: Literal["searched", "maximum_entropy", "least_variance"] = "least_variance",
     shared: bool = False,
     recurrent: bool = False,
     lazy: bool = True,
-    lr_factor: float = 1.0,
+    lr_factor: Annotated[float, "(0, inf)"] = 1.0,
 ) -> nn.Module:
     """Train `model` with regular patterns in the place of dropout (Song et al., DATE 2019, arXiv:1805.08939).
 

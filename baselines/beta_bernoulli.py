@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor, nn
 
 from dropouts import Before, BetaBernoulli, DependentBetaBernoulli, penalty, plain, put_before, switch_off, units_of
@@ -9,7 +11,12 @@ from harness.training.task import Task
 
 
 def fit(
-    model: nn.Module, task: Task, *, alpha: float = 1e-4, speed: float = 10.0, dependent: bool = False
+    model: nn.Module,
+    task: Task,
+    *,
+    alpha: Annotated[float, "(0, inf)"] = 1e-4,
+    speed: Annotated[float, "(0, inf)"] = 10.0,
+    dependent: bool = False,
 ) -> nn.Module:
     """Train `model` further with a keep rate for each unit; prune what is hardly ever kept (arXiv:1805.10896).
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,14 @@ SMALL = 64
 """Largest image side for which two of the five strides are left out."""
 
 
-def fit(model: nn.Module, task: Task, *, version: int = 1, width: float = 1.0, groups: int = 2) -> nn.Module:
+def fit(
+    model: nn.Module,
+    task: Task,
+    *,
+    version: Literal[1, 2, 3] = 1,
+    width: Annotated[float, "[0.03125, inf)"] = 1.0,
+    groups: Annotated[int, "[1, inf)"] = 2,
+) -> nn.Module:
     """Train ChannelNet from scratch (Gao et al., NeurIPS 2018, arXiv:1809.01330).
 
     It is an architecture and not a pruned one: its kept ratio is relative to the network that the cell names.

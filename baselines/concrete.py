@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import nn
 
 from dropouts import Concrete, penalty, plain, replace, switch_off
 from harness.training.task import Task
 
 
-def fit(model: nn.Module, task: Task, *, rate: float = 0.1, length_scale: float = 1e-4) -> nn.Module:
+def fit(
+    model: nn.Module,
+    task: Task,
+    *,
+    rate: Annotated[float, "(0, 1)"] = 0.1,
+    length_scale: Annotated[float, "(0, inf)"] = 1e-4,
+) -> nn.Module:
     """Train `model` with a learned drop rate for each linear layer (Gal, Hron & Kendall, arXiv:1705.07832).
 
     Args:

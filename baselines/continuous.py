@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import nn
 
 from dropouts import Continuous, plain, put_before, switch_off
 from harness.training.task import Task
 
 
-def fit(model: nn.Module, task: Task, *, sigma: float | None = None, clipped: bool = True) -> nn.Module:
+def fit(
+    model: nn.Module,
+    task: Task,
+    *,
+    sigma: Annotated[float, "(0, inf)"] | None = None,
+    clipped: bool = True,
+) -> nn.Module:
     """Train `model` with uniform or Gaussian masks on what its linear layers read (Shen et al., arXiv:1911.12675).
 
     Args:

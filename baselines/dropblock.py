@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor, nn
 
 from dropouts import DropBlock, Scheduled, plain, put_before, ramp, set_position, switch_off
@@ -9,7 +11,13 @@ from harness.training.position import Position
 from harness.training.task import Task
 
 
-def fit(model: nn.Module, task: Task, *, rate: float = 0.1, block_size: int = 7) -> nn.Module:
+def fit(
+    model: nn.Module,
+    task: Task,
+    *,
+    rate: Annotated[float, "[0, 1)"] = 0.1,
+    block_size: Annotated[int, "[1, inf)"] = 7,
+) -> nn.Module:
     """Train `model` with DropBlock before its convolutions, except the one that reads the image (arXiv:1810.12890).
 
     The rate rises linearly during the training, as in the paper, which drops in the last groups of ResNet-50.

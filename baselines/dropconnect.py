@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import nn
 
 from dropouts import DropConnect, mean_weights, plain, rectified_mean, replace, switch_off
 from harness.training.task import Task
 
 
-def fit(model: nn.Module, task: Task, *, rate: float = 0.5, moments: bool = True) -> nn.Module:
+def fit(model: nn.Module, task: Task, *, rate: Annotated[float, "[0, 1)"] = 0.5, moments: bool = True) -> nn.Module:
     """Train `model` with DropConnect in its hidden linear layers (Wan et al., ICML 2013), one mask for each batch.
 
     The last layer, the paper's softmax classifier, is left alone, unless there is no other.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +17,10 @@ def fit(
     model: nn.Module,
     task: Task,
     *,
-    rate: float = 0.5,
+    rate: Annotated[float, "[0, 1)"] = 0.5,
     spatial: bool = False,
-    schedule: str = "constant",
-    cutoff: float = 1 / 6,
+    schedule: Literal["constant", "early", "late"] = "constant",
+    cutoff: Annotated[float, "(0, 1]"] = 1 / 6,
 ) -> nn.Module:
     """Train `model` with dropout on what its layers read (Srivastava et al., JMLR 15, 2014).
 

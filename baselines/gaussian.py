@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import nn
 
 from dropouts import Gaussian, plain, put_before, switch_off
 from harness.training.task import Task
 
 
-def fit(model: nn.Module, task: Task, *, rate: float = 0.5) -> nn.Module:
+def fit(model: nn.Module, task: Task, *, rate: Annotated[float, "[0, 1)"] = 0.5) -> nn.Module:
     """Train `model` with Gaussian noise on what its linear layers read (Srivastava et al., JMLR 15, 2014, section 10).
 
     Args:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import nn
 
 from dropouts import Information, penalty, plain, put_before, switch_off
 from harness.training.task import Task
 
 
-def fit(model: nn.Module, task: Task, *, beta: float = 3.0, max_alpha: float = 0.7) -> nn.Module:
+def fit(
+    model: nn.Module,
+    task: Task,
+    *,
+    beta: Annotated[float, "[0, inf)"] = 3.0,
+    max_alpha: Annotated[float, "(0, inf)"] = 0.7,
+) -> nn.Module:
     """Train `model` with information dropout on what its linear layers read (Achille & Soatto, arXiv:1611.01353).
 
     A unit's noise level is a learned linear function of the units beside it; in the paper, of those of the layer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +12,15 @@ from harness.pruning.layers import Layer, inner_layers
 from harness.pruning.structured import example_of, kept_counts, largest, prune_units
 from harness.training.task import Task
 
+Ratio = Annotated[float, "[0, 1)"]
+
 
 def fit(
     model: nn.Module,
     task: Task,
     *,
-    prune_ratio: float | Sequence[float] = 0.5,
-    skip: Sequence[int] = (),
+    prune_ratio: Ratio | Sequence[Ratio] = 0.5,
+    skip: Sequence[Annotated[int, "[1, inf)"]] = (),
     greedy: bool = False,
 ) -> nn.Module:
     """Prune `model` by the l1 norm of its filters (Li et al., ICLR 2017, arXiv:1608.08710, section 3) and fine-tune.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping
 from functools import cache
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +25,8 @@ def fit(
     model: nn.Module,
     task: Task,
     *,
-    prune_ratio: float | None = None,
-    target_kept: float | None = None,
+    prune_ratio: Annotated[float, "[0, 1)"] | None = None,
+    target_kept: Annotated[float, "(0, 1]"] | None = None,
     weights: bool = False,
 ) -> nn.Module:
     """Draw what to keep, uniformly without replacement in each layer, and train that on what is left of the budget.

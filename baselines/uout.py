@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import nn
 
 from dropouts import Uout, plain, put_before, switch_off
 from harness.training.task import Task
 
 
-def fit(model: nn.Module, task: Task, *, width: float = 0.1) -> nn.Module:
+def fit(model: nn.Module, task: Task, *, width: Annotated[float, "[0, 1]"] = 0.1) -> nn.Module:
     """Train `model` with uniform noise on what its linear layers read (Li et al., CVPR 2019, arXiv:1801.05134).
 
     Args:

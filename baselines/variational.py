@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import nn
 
 from dropouts import Variational, VariationalWeights, penalty, plain, put_before, replace, switch_off
@@ -9,7 +11,12 @@ from harness.training.task import Task
 
 
 def fit(
-    model: nn.Module, task: Task, *, alpha: float = 0.5, per_unit: bool = False, on_weights: bool = False
+    model: nn.Module,
+    task: Task,
+    *,
+    alpha: Annotated[float, "(0, 1)"] = 0.5,
+    per_unit: bool = False,
+    on_weights: bool = False,
 ) -> nn.Module:
     """Train `model` with learned Gaussian noise (Kingma, Salimans & Welling, NeurIPS 2015, arXiv:1506.02557).
 

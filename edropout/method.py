@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,18 +20,18 @@ def fit(
     model: nn.Module,
     task: Any,
     *,
-    population_size: int = 8,
-    mutation_factor: float = 0.9,
-    crossover_rate: float = 0.9,
-    initial_kept: float = 0.5,
-    freeze_epoch: int | None = None,
-    reevaluate_every: int = 0,
+    population_size: Annotated[int, "[4, inf)"] = 8,
+    mutation_factor: Annotated[float, "[0, 1]"] = 0.9,
+    crossover_rate: Annotated[float, "[0, 1]"] = 0.9,
+    initial_kept: Annotated[float, "[0, 1]"] = 0.5,
+    freeze_epoch: Annotated[int, "[1, inf)"] | None = None,
+    reevaluate_every: Annotated[int, "[0, inf)"] = 0,
     released_operator: bool = False,
-    target_kept: float | None = None,
+    target_kept: Annotated[float, "(0, 1]"] | None = None,
     informed: bool = True,
-    candidates_per_step: int | None = None,
-    energy_examples: int | None = None,
-    energy_dtype: str | None = None,
+    candidates_per_step: Annotated[int, "[1, inf)"] | None = None,
+    energy_examples: Annotated[int, "[2, inf)"] | None = None,
+    energy_dtype: Literal["bfloat16", "float16", "float32"] | None = None,
 ) -> nn.Module:
     """Evolve pruning states while `model` is trained from scratch (Salehinejad & Valaee, arXiv:2006.04270).
 

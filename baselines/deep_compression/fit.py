@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
@@ -17,12 +19,12 @@ def fit(
     model: nn.Module,
     task: Task,
     *,
-    prune_ratio: float | None = None,
+    prune_ratio: Annotated[float, "[0, 1)"] | None = None,
     layerwise: bool = False,
     linear: bool = True,
     share_weights: bool = False,
-    conv_bits: int = 8,
-    linear_bits: int = 5,
+    conv_bits: Annotated[int, "[1, 16]"] = 8,
+    linear_bits: Annotated[int, "[1, 16]"] = 5,
 ) -> nn.Module:
     """Prune single weights by magnitude, retrain the others (Han et al., arXiv:1506.02626), optionally compress.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,14 +22,14 @@ def fit(
     model: nn.Module,
     task: Task,
     *,
-    kept: float = 0.5,
-    by: str = "parameters",
-    importance: str = "group_norm",
-    regularise: str = "group",
+    kept: Annotated[float, "(0, 1]"] = 0.5,
+    by: Literal["parameters", "macs"] = "parameters",
+    importance: Literal["group_norm", "l1", "norm_scale", "taylor", "fpgm", "lamp", "obd", "random"] = "group_norm",
+    regularise: Literal["group", "norm_scale", "growing", "none"] = "group",
     global_pruning: bool = True,
-    stages: int = 20,
-    warm_up: float = 0.1,
-    until: float = 0.35,
+    stages: Annotated[int, "[1, inf)"] = 20,
+    warm_up: Annotated[float, "[0, 1)"] = 0.1,
+    until: Annotated[float, "[0, 1)"] = 0.35,
 ) -> nn.Module:
     """Train `model` from scratch, remove groups of coupled channels on the way, and fine-tune.
 

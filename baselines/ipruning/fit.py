@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +20,12 @@ def fit(
     model: nn.Module,
     task: Task,
     *,
-    population_size: int = 8,
-    initial_kept: float = 0.5,
-    mutation_factor: float = 0.9,
-    crossover_rate: float = 0.9,
-    minimum_kept: float = 0.1,
-    freeze_epoch: int | None = None,
+    population_size: Annotated[int, "[4, inf)"] = 8,
+    initial_kept: Annotated[float, "[0, 1]"] = 0.5,
+    mutation_factor: Annotated[float, "[0, 1]"] = 0.9,
+    crossover_rate: Annotated[float, "[0, 1]"] = 0.9,
+    minimum_kept: Annotated[float, "[0, 1)"] = 0.1,
+    freeze_epoch: Annotated[int, "[1, inf)"] | None = None,
 ) -> nn.Module:
     """Evolve pruning states by their Ising energy while training (Salehinejad & Valaee, arXiv:2102.05437).
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -14,17 +15,19 @@ from harness.pruning.layers import inner_layers
 from harness.pruning.structured import example_of, kept_counts, prune_units
 from harness.training.task import Task
 
+Ratio = Annotated[float, "[0, 1)"]
+
 
 def fit(
     model: nn.Module,
     task: Task,
     *,
-    prune_ratio: float | Sequence[float] = 0.5,
-    skip: Sequence[int] = (),
+    prune_ratio: Ratio | Sequence[Ratio] = 0.5,
+    skip: Sequence[Annotated[int, "[1, inf)"]] = (),
     journal: bool = False,
-    images_per_class: int = 10,
-    locations: int = 10,
-    epochs_per_layer: int = 1,
+    images_per_class: Annotated[int, "[1, inf)"] = 10,
+    locations: Annotated[int, "[1, inf)"] = 10,
+    epochs_per_layer: Annotated[int, "[1, inf)"] = 1,
 ) -> nn.Module:
     """Prune front to back by the statistics of the next layer's input (Luo et al., ICCV 2017, arXiv:1707.06342).
 

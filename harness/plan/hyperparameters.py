@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Annotated, Any, Literal
 
 from harness.plan.validation import ConfigError, check_value, suggestion
 
-INTERVAL = re.compile(r"([\[(]) *([-+.\w]+) *, *([-+.\w]+) *([\])])")
+NUMBER = r"(-?(?:inf|\d+(?:\.\d*)?(?:e-?\d+)?))"
+INTERVAL = re.compile(rf"([\[(]) *{NUMBER} *, *{NUMBER} *([\])])")
 """`[0, 1)` is at least 0 and less than 1; `inf` and `-inf` are no limit."""
 
 
@@ -21,10 +23,17 @@ class _Annotated:
         import pydantic
 
         kind, *notes = parts
-        limits = [match for note in notes if isinstance(note, str) and (match := INTERVAL.fullmatch(note))]
-        for opening, low, high, closing in (match.groups() for match in limits):
+        for note in notes:
+            interval = INTERVAL.fullmatch(str(note))
+            if interval is None:
+                if str(note).startswith(("[", "(")):
+                    raise ConfigError(f"'{note}' in the annotations of a fit() is no interval such as '[0, 1)'")
+                continue
+            opening, low, high, closing = interval.groups()
             names = ("ge" if opening == "[" else "gt", "le" if closing == "]" else "lt")
-            kind = Annotated[kind, pydantic.Field(**dict(zip(names, (float(low), float(high)), strict=True)))]
+            limits = {name: float(end) for name, end in zip(names, (low, high), strict=True)}
+            finite = {name: end for name, end in limits.items() if math.isfinite(end)}
+            kind = Annotated[kind, pydantic.Field(**finite)]
         return kind
 
 
@@ -44,36 +53,37 @@ def check_hyperparameters(method: str, given: Mapping[str, Any], fit: str | Path
     path = Path(fit)
     if path.suffix != ".py":
         return
-    known = _annotations(path)
+    known = _kinds(path)
     for name, value in given.items():
         key = f"methods.{method}.{name}"
         if name not in known:
             hint = suggestion(name, known, "it has")
             raise ConfigError(f"config key '{key}' is no hyper-parameter of fit() in {fit}: {hint}")
-        kind = _kind(known[name])
-        if kind is not None:
-            check_value(key, value, kind)
+        if known[name] is not None:
+            check_value(key, value, known[name])
 
 
-def _annotations(path: Path) -> dict[str, ast.expr | None]:
-    """Hyper-parameter -> its annotation."""
+def _kinds(path: Path) -> dict[str, Any]:
+    """Hyper-parameter -> its type, or None where that is not made of KINDS and the file's own names for them."""
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except SyntaxError as error:
         raise ConfigError(f"{path}, line {error.lineno}, is no valid Python: {error.msg}") from error
-    signature = next(
-        (node.args for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "fit"), None
-    )
-    if signature is None:
-        raise ConfigError(f"{path} has no function fit(model, task, *, ...)")
-    return {argument.arg: argument.annotation for argument in signature.kwonlyargs}
+    names = dict(KINDS)
+    for node in tree.body:
+        match node:
+            case ast.Assign(targets=[ast.Name(name)], value=value) if (kind := _kind(value, names)) is not None:
+                names[name] = kind
+            case ast.FunctionDef(name="fit", args=signature):
+                return {argument.arg: _kind(argument.annotation, names) for argument in signature.kwonlyargs}
+    raise ConfigError(f"{path} has no function fit(model, task, *, ...)")
 
 
-def _kind(annotation: ast.expr | None) -> Any:
-    """The type that an annotation means, or None if it is not made of KINDS alone."""
-    if annotation is None or any(isinstance(node, ast.Call | ast.Attribute) for node in ast.walk(annotation)):
+def _kind(annotation: ast.expr | None, names: Mapping[str, Any]) -> Any:
+    allowed = ast.Subscript | ast.Name | ast.Constant | ast.Tuple | ast.BinOp | ast.BitOr | ast.Load
+    if annotation is None or not all(isinstance(node, allowed) for node in ast.walk(annotation)):
         return None
     try:
-        return eval(compile(ast.Expression(annotation), "annotation", "eval"), {"__builtins__": {}}, KINDS)
+        return eval(compile(ast.Expression(annotation), "annotation", "eval"), {"__builtins__": {}}, dict(names))
     except (NameError, TypeError):
         return None

@@ -33,6 +33,12 @@ def read_yaml(path: Path) -> Any:
         raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
 
 
+def check_keys(path: Path) -> None:
+    """Raise ConfigError if a YAML file that somebody else reads gives a key twice; JSON is none."""
+    if path.suffix != ".json":
+        read_yaml(path)
+
+
 def _repeated(node: yaml.Node | None, path: tuple[str, ...], seen: set[int]) -> Iterator[str]:
     """A sentence for each key of a mapping, however deep, that has been given before."""
     if node is None or id(node) in seen:

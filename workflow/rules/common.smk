@@ -18,7 +18,7 @@ ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent.p
 sys.path.insert(0, str(ROOT))
 
 from harness.machine import devices
-from harness.plan import code, configuration, grid, hyperparameters, reading
+from harness.plan import code, configuration, grid, reading
 from harness.runs.supervisor import failures
 
 # Jobs import torch: without byte code on disk that costs seconds each time.
@@ -48,29 +48,19 @@ def alone(guard):
     return True
 
 
-def only_plans(arguments):
-    """Whether a Snakemake with this command line runs no job."""
-    options = {argument.split("=")[0] for argument in arguments}
-    # Letters that take no value, so that -sSnakefile is not read as many options.
-    short = {letter for option in options if re.fullmatch("-[nSDlpqkFt]+", option) for letter in option[1:]}
-    planning = {
-        *("--dry-run", "--dryrun", "--report", "--dag", "--rulegraph", "--filegraph", "--summary"),
-        *("--detailed-summary", "--lint", "--list", "--list-rules", "--list-target-rules", "--unlock"),
-    }
-    return bool(short & set("nSDl") or options & planning)
-
-
 @contextlib.contextmanager
 def one_sentence():
-    """Ends Snakemake with the sentence that says what config.yaml cannot mean."""
+    """Ends Snakemake with the sentence that says what config.yaml cannot mean, and without lines of our code."""
     try:
         yield
     except configuration.ConfigError as error:
-        raise WorkflowError(str(error)) from None
+        sys.exit(str(error))
 
 
-# Before the DAG is built.
+# Before the DAG is built; rules/requests.smk checks what needs the rules.
 with one_sentence():
+    for path in workflow.configfiles:
+        reading.check_keys(Path(path))
     configuration.check(config, configuration.methods_with_rule())
     configuration.check_models({model for table in config["tables"].values() for model in table["models"]})
 
@@ -117,10 +107,6 @@ def data_json(wildcards, output):
 
 def method_code(wildcards, input):
     """Hash of the method's own code: a parameter of its rule, so that editing a method runs its cells again."""
-    with one_sentence():
-        hyperparameters.check_hyperparameters(
-            wildcards.method, config["methods"].get(wildcards.method) or {}, input.fit
-        )
     return code_hash(input.fit)
 
 
