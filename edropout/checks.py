@@ -8,17 +8,34 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import UninitializedParameter
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
 
 from edropout.subnetworks.graph import Graph
+from edropout.subnetworks.smaller import SmallerNetwork
 from edropout.subnetworks.units import Units
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network inside what makes it faster or distributes it; the search runs it in its own way."""
+    while isinstance(model, DistributedDataParallel | nn.DataParallel) or hasattr(model, "_orig_mod"):
+        model = model._orig_mod if hasattr(model, "_orig_mod") else model.module  # of torch.compile
+    return model
 
 
 def check_network(model: nn.Module) -> None:
     """Raises ValueError if this is no network that can be searched."""
     if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
         raise ValueError(f"the network must be an ordinary nn.Module, not {type(model).__name__}")
+    if isinstance(model, AveragedModel):
+        raise ValueError("an AveragedModel is not trained: search the network itself, and average it after each step")
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise ValueError("the network is on the meta device, without weights: load them before the search")
+    if isinstance(model, SmallerNetwork) and any(cut.padding is not None for cut in model.plan.cuts.values()):
+        raise ValueError("this pruned network has a convolution with groups of uneven size, filled up with zeros, "
+                         "which cannot be searched again: search the network that it was pruned from")  # fmt: skip
     if any(isinstance(parameter, UninitializedParameter) for parameter in model.parameters()):
         raise ValueError("the network has lazy layers: run it once, so that they know their sizes")
     if any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from edropout import evolution
@@ -21,6 +20,7 @@ from edropout.checks import (
     check_owner,
     check_probabilities,
     check_state,
+    unwrapped,
 )
 from edropout.energy import energy
 from edropout.subnetworks import distributed
@@ -61,8 +61,9 @@ class EDropout:
     frozen when the population has converged and at the latest after 100 epochs.
 
     Args:
-        model: Any network that torch.fx can follow; its code and class stay as they are. A DistributedDataParallel
-            wrapper is looked through: gradients and energies are averaged over the ranks by the search itself.
+        model: Any network that torch.fx can follow; its code and class stay as they are. Wrappers of torch.compile,
+            DataParallel and DistributedDataParallel are looked through: the search runs the network in its own way, and
+            averages gradients and energies over the ranks itself.
         population_size: Number of states S, at least 4.
         mutation_factor: F, probability that a unit on which two states differ is flipped in a third.
         crossover_rate: C, probability that a candidate takes a unit from its mutant.
@@ -108,7 +109,8 @@ class EDropout:
         energy_examples: int | None = None,
         energy_dtype: torch.dtype | None = None,
     ) -> None:
-        check_network(model)
+        self.model = unwrapped(model)
+        check_network(self.model)
         check_probabilities(mutation_factor=mutation_factor, crossover_rate=crossover_rate, initial_kept=initial_kept)
         check_counts(
             population_size=(population_size, 4),  # a state and three others
@@ -124,7 +126,6 @@ class EDropout:
             raise ValueError(f"energy_dtype must be torch.float32, bfloat16, float16 or None, not {energy_dtype}")
         if not isinstance(target, Target | None):
             raise ValueError(f"target must be a Target, as Target(kept=0.2, warm_up=100, steps=1000), not {target!r}")
-        self.model = model.module if isinstance(model, DistributedDataParallel) else model
         self.units = Units(self.model) if units is None else units
         self.units.check(self.model)
         self.mutation_factor, self.crossover_rate, self.mutation = mutation_factor, crossover_rate, mutation
@@ -353,6 +354,9 @@ class EDropout:
             "steps_of_epoch": self._steps_of_epoch,
             "evolved": self._evolved,
         }
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a search can be neither copied nor pickled: save its state_dict, and load it in a new one")
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on exactly where `state_dict` was taken.

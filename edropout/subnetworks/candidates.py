@@ -117,9 +117,6 @@ class Candidates:
             enabled, dtype = self.dtype != torch.float32, self.dtype
         return {"device_type": device, "enabled": enabled, "dtype": dtype}
 
-    def __deepcopy__(self, memo: dict) -> Candidates:
-        raise TypeError("a search cannot be copied: make a new one and load its state_dict")
-
 
 def _one_threaded_pool(workers: int) -> ThreadPoolExecutor:
     """Threads that compute without splitting an operation further; the caller keeps its own thread count."""

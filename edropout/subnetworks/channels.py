@@ -118,8 +118,7 @@ class _Take(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        found = _spread(_pick(_table(gradient), ctx.places), ctx.chosen, ctx.held)
-        return _image(found, gradient), None, None, None
+        return _Take.apply(gradient, ctx.places, ctx.chosen, ctx.held), None, None, None
 
 
 def _pick(table: Tensor, columns: Tensor | None) -> Tensor:
@@ -154,4 +153,4 @@ class _Add(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         (places,) = ctx.saved_tensors
-        return gradient, _image(_table(gradient).index_select(1, places), gradient), None
+        return gradient, _Take.apply(gradient, places, None, len(places)), None

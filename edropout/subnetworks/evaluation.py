@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +27,10 @@ def recalibrate_(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]])
         batches: Inputs, or (inputs, ...) as a DataLoader gives them; run through once.
 
     Raises:
-        ValueError: `batches` is empty.
+        ValueError: `batches` is empty or holds something else.
     """
+    if isinstance(batches, Tensor):
+        raise ValueError("the batches must be several inputs, as [x] or a DataLoader, not one tensor")
     batches = iter(batches)
     first = next(batches, None)
     if first is None:
@@ -40,15 +43,25 @@ def recalibrate_(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]])
         norm.momentum = None
         norm.train()
     for batch in itertools.chain([first], batches):
-        model(batch[0] if isinstance(batch, tuple | list) else batch)
+        x = batch[0] if isinstance(batch, tuple | list) and batch else batch
+        if not isinstance(x, Tensor):
+            raise ValueError(f"each batch must be an input or (input, ...), not {type(x).__name__}: hand in the inputs "
+                             "alone, as (batch['image'] for batch in loader)")  # fmt: skip
+        model(x)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return model.eval()
 
 
+def computed_attributes(model: nn.Module) -> dict[int, Any]:
+    """A memo for copy.deepcopy of what hooks have computed from parameters, as weight_norm does, and it refuses."""
+    attributes = (value for part in model.modules() for value in vars(part).values() if isinstance(value, Tensor))
+    return {id(value): value.detach().clone() for value in attributes if not value.is_leaf}
+
+
 def full_copy(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]] | None) -> nn.Module:
     """A copy of the full network in eval mode, recalibrated on `batches` if they are given."""
-    result = copy.deepcopy(model).eval()
+    result = copy.deepcopy(model, computed_attributes(model)).eval()
     return result if batches is None else recalibrate_(result, batches)
 
 

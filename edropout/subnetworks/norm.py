@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 # Channels-last batch norm on a CPU is about five times slower where the channels are no multiple of 8. Taking 16 pixels
 # together as 16 times as many channels brings the speed back; their statistics are combined afterwards.
@@ -65,9 +64,10 @@ class GroupedNorm(torch.autograd.Function):
         return result, mean, variance
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight, mean, variance = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the gradient is to be differentiated again
+            return (*_gradients(x, weight, ctx.eps, gradient, ctx.needs_input_grad), None)
         pixels, above = _pixels(x), _pixels(gradient)
         repeated = _repeat(weight, mean, variance)
         sums = torch.ops.aten.native_batch_norm_backward(
@@ -83,6 +83,17 @@ class GroupedNorm(torch.autograd.Function):
         a, b, c = (vector.view(1, -1, 1, 1) for vector in _repeat(of_gradient, of_x, constant))
         result = torch.addcmul(c, pixels, b).addcmul_(above, a)
         return _image(result, x.shape), for_weight, for_bias, None
+
+
+def _gradients(
+    x: Tensor, weight: Tensor, eps: float, gradient: Tensor, needed: tuple[bool, ...]
+) -> tuple[Tensor | None, Tensor | None, Tensor]:
+    """What `GroupedNorm.backward` computes, by operations that have gradients of their own."""
+    y = F.batch_norm(x, None, None, weight, None, True, 0.0, eps)
+    asked = [value for value, need in zip((x, weight), needed, strict=False) if need]
+    found = iter(torch.autograd.grad(y, asked, gradient, create_graph=True) if asked else ())
+    of_x, of_weight = (next(found) if need else None for need in needed[:2])
+    return of_x, of_weight, gradient.sum((0, 2, 3))
 
 
 def normalise_by_batch_(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:

@@ -61,9 +61,15 @@ def follow(model: nn.Module, example: Tensor) -> tuple[Graph, dict[str, nn.Modul
             raise ValueError(f"nothing in {name} can be pruned: {error} in eval mode") from error
     same = all(map(close, followed.values, own.values)) and len(followed.values) == len(own.values)
     if not same or not all(map(close, followed.gradients or (), own.gradients or ())):
+        cause = "A usual cause is a value that is changed in place (x += ...) and read again under an older name"
+        if "forward" in vars(model):
+            cause = (
+                "Its forward was replaced, as accelerate does for mixed precision: search the network that has not "
+                "been prepared, and call loss under torch.autocast"
+            )
         raise ValueError(
             f"nothing in {name} can be pruned exactly: torch.fx follows it to another output or other gradients than "
-            "its own. A usual cause is a value that is changed in place (x += ...) and read again under an older name"
+            f"its own. {cause}"
         )
     _rename(graph, alive)
     return graph, modules

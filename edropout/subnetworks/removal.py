@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edropout.subnetworks.evaluation import computed_attributes
 from edropout.subnetworks.graph import Graph, tensors
 from edropout.subnetworks.layout import Plan, Structure
 from edropout.subnetworks.observe import close, first_samples, follow
@@ -183,9 +184,7 @@ def _of_original(mask: Tensor, left: Tensor | None) -> Tensor:
 def _build(structure: Structure, plan: Plan, modules: Mapping[str, nn.Module], owner: nn.Module) -> SmallerNetwork:
     steps, reindexes = smaller_steps(structure, plan)
     smaller = SmallerNetwork(structure, plan, steps)
-    # What hooks have computed from parameters, as weight_norm does, is no leaf and refuses to be copied.
-    attributes = (value for part in owner.modules() for value in vars(part).values() if isinstance(value, Tensor))
-    copied: dict[int, Any] = {id(value): value.detach() for value in attributes if not value.is_leaf}
+    copied = computed_attributes(owner)
     for name in call_counts(structure.graph):
         cut = plan.cuts.get(name)
         smaller.add(name, copy.deepcopy(modules[name], copied) if cut is None else cut_module(modules[name], cut))

@@ -59,6 +59,16 @@ class Constant(nn.Module):
         return self.value
 
 
+class _Pieces(fx.Proxy):
+    """What a tensor is split into, which torch.fx can unpack but not walk through, as list(x.chunk(2, 1)) does."""
+
+    def __len__(self) -> int:
+        return _pieces(self.node)
+
+    def __iter__(self) -> Iterator[fx.Proxy]:
+        return (self[number] for number in range(len(self)))
+
+
 class _Tracer(fx.Tracer):
     """Keeps layers whole that have a meaning here even when a library subclasses them, and those of `whole`.
 
@@ -82,6 +92,9 @@ class _Tracer(fx.Tracer):
             or module_qualified_name in self.whole
             or super().is_leaf_module(m, module_qualified_name)
         )
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return super().proxy(node) if _pieces(node) is None else _Pieces(node, self)
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         if _switches() != self.switches:
@@ -110,6 +123,17 @@ class _Tracer(fx.Tracer):
     def _since(self, count: int) -> list[fx.Node]:
         """The nodes after the first `count`, last one first."""
         return list(itertools.islice(reversed(self.graph.nodes), len(self.graph.nodes) - count))
+
+
+def _pieces(node: fx.Node) -> int | None:
+    """Number of parts that a tensor is split into, as in list(x.chunk(2, 1)); None where that is not said."""
+    if node.target in ("chunk", torch.chunk, torch.tensor_split, "tensor_split"):
+        asked = node.args[1] if len(node.args) > 1 else node.kwargs.get("chunks", node.kwargs.get("sections"))
+        return asked if isinstance(asked, int) else None
+    if node.target in ("split", torch.split):
+        asked = node.args[1] if len(node.args) > 1 else node.kwargs.get("split_size_or_sections")
+        return len(asked) if isinstance(asked, list | tuple) else None
+    return None
 
 
 def _switches() -> tuple[bool, ...]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import io
+from typing import Any
 
 import pytest
 import torch
-from searched_networks import assert_energies_of_masked_networks, batch, build, fingerprint, network
+from searched_networks import assert_energies_of_masked_networks, batch, build, disturb, fingerprint, network
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from edropout import EDropout, Target, Units, evolution, mask_
 from edropout.energy import energy
@@ -318,14 +321,46 @@ def test_a_scaler_skips_a_step_of_gradients_that_are_not_finite() -> None:
     assert fingerprint(model) != before
 
 
-def test_gradients_are_not_differentiated_twice_in_silence() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 9, 1), nn.BatchNorm2d(9), nn.Flatten(), nn.Linear(576, 5))
-    x, y = batch(16)
-    search = EDropout(model.train(), initial_kept=1.0)
-    loss = search.loss(x, y)
-    (gradient,) = torch.autograd.grad(loss, model[0].weight, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.square().sum().backward()
+@pytest.mark.parametrize("frozen", [True, False])
+def test_gradients_can_be_differentiated_again(frozen: bool) -> None:
+    """A gradient penalty on inputs has the gradient that it has in the pruned network, moved channels and norms too."""
+    torch.manual_seed(0)
+    model = disturb(Residual()).double().train()
+    search = EDropout(model)
+    x, y = batch(16, dtype=torch.float64)
+    search.loss(x, y)
+    if frozen:
+        search.freeze()
+    smaller = search.prune().train()
+
+    def penalty(compute: Any) -> Tensor:
+        sample = x.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(compute(sample), sample, create_graph=True)
+        return gradient.square().sum()
+
+    penalty(lambda sample: search.loss(sample, y)).backward()
+    penalty(lambda sample: nn.functional.cross_entropy(smaller(sample), y)).backward()
+    twins = dict(smaller.named_parameters())
+    kept = smaller.kept
+    assert not kept["conv"].all()
+    for name, axis in (("conv", 0), ("norm", 0), ("classify", 1)):
+        full, cut = dict(model.named_parameters())[f"{name}.weight"].grad, twins[f"{name}.weight"].grad
+        rows = kept["conv"] if axis == 0 else kept["classify"]
+        found = full[rows] if axis == 0 else full[:, rows]
+        assert cut.abs().max() > 0 and torch.allclose(found, cut, rtol=1e-9, atol=1e-12), name
+
+
+class Residual(nn.Module):
+    """A branch with an odd number of channels and a norm, added to one of others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.conv, self.other = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 9, 1), nn.Conv2d(4, 9, 1)
+        self.norm, self.classify = nn.BatchNorm2d(9), nn.Linear(9, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.silu(self.stem(x))
+        return self.classify(nn.functional.silu(self.norm(self.conv(x)) + self.other(x)).mean((2, 3)))
 
 
 def test_layers_that_are_not_trained_have_no_score() -> None:
@@ -336,3 +371,63 @@ def test_layers_that_are_not_trained_have_no_score() -> None:
     train(search, torch.optim.SGD(model.parameters(), lr=0.1), 2)
     scores = search.units.split(search.scores)
     assert not scores["6"].any() and scores["2"].any()
+
+
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel], ids=["compile", "DataParallel"])
+def test_wrappers_are_looked_through(wrap: Any) -> None:
+    model, (x, _) = network(), batch()
+    search = EDropout(wrap(model))
+    optimizer = torch.optim.SGD(wrap(model).parameters(), lr=0.1)
+    train(search, optimizer, 1)
+    assert search.model is model and torch.equal(search.full()(x), copy.deepcopy(model).eval()(x))
+    with pytest.raises(ValueError, match="search the network itself"):
+        EDropout(torch.optim.swa_utils.AveragedModel(model))
+
+
+@pytest.mark.parametrize("hook", ["weight_norm", "prune"])
+def test_weights_that_hooks_compute_are_copied(hook: str) -> None:
+    model, (x, y) = network(), batch()
+    if hook == "prune":
+        prune.random_unstructured(model[6], "weight", 0.5)
+    else:
+        torch.nn.utils.weight_norm(model[6])
+    search = EDropout(model)
+    search.loss(x, y).backward()
+    full = search.full([x])
+    smaller = search.prune([x])
+    with torch.no_grad():
+        expected = copy.deepcopy(full)(x)
+        for parameter in model.parameters():
+            parameter.add_(1.0)
+    assert torch.equal(full(x), expected) and smaller(x).isfinite().all()
+
+
+def test_what_cannot_be_copied_or_recalibrated_is_said() -> None:
+    search, (x, y) = EDropout(network()), batch()
+    search.loss(x, y)
+    for act in (copy.deepcopy, lambda value: torch.save(value, io.BytesIO())):
+        with pytest.raises(TypeError, match="save its state_dict"):
+            act(search)
+    with pytest.raises(ValueError, match="not one tensor"):
+        search.prune(x)
+    with pytest.raises(ValueError, match="not dict: hand in the inputs alone"):
+        search.prune([{"image": x}])
+    with pytest.raises(ValueError, match="the meta device"):
+        EDropout(network().to("meta"))
+
+
+def test_a_pruned_network_with_uneven_groups_is_not_searched_again() -> None:
+    grouped = nn.Conv2d(12, 12, 1, groups=3)
+    model = nn.Sequential(nn.Conv2d(3, 12, 1), grouped, nn.Flatten(), nn.Linear(768, 5))
+    search = EDropout(model)
+    search.loss(*batch())
+    search.frozen_state = search.units.join({"1": torch.arange(12) % 12 < 5})
+    with pytest.raises(ValueError, match="groups of uneven size"):
+        EDropout(search.prune())
+
+
+def test_a_forward_that_was_replaced_is_named() -> None:
+    model = network()
+    model.forward = torch.autocast("cpu", dtype=torch.bfloat16)(model.forward)
+    with pytest.raises(ValueError, match=r"forward was replaced.*under torch\.autocast"):
+        EDropout(model).loss(*batch())

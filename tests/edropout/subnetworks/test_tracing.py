@@ -196,6 +196,16 @@ class ViewsGroups(Network):
         return x * x.view(x.shape[0], 2, -1).mean(2).sum(1).view(-1, 1, 1, 1)
 
 
+class WalksThroughParts(Network):
+    """A list of the parts of a tensor that grows, as in the C2f blocks of detectors."""
+
+    def middle(self, x: Tensor) -> Tensor:
+        parts = list(self.one(x).chunk(2, 1))
+        parts.extend(torch.relu(parts[-1]) * factor for factor in (1.0, 2.0))
+        first, *rest = (*torch.split(self.identity(x), [2, 4], dim=1),)
+        return torch.cat([*parts[1:], first[:, :1], *rest], 1)[:, :6] + torch.cat(parts[:2], 1)
+
+
 class Squeezes(Network):
     def forward(self, x: Tensor) -> Tensor:
         return self.classify(self.norm(self.one(self.stem(x))).mean((2, 3), keepdim=True).squeeze())
@@ -274,6 +284,7 @@ def batch() -> tuple[Tensor, Tensor]:
         DividesByItsWidth,
         AddsAcrossTheImage,
         ViewsGroups,
+        WalksThroughParts,
         Squeezes,
     ],
 )
