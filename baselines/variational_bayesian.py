@@ -29,10 +29,12 @@ def fit(
     """Train `model` with learned noise under a hierarchical prior; what is noise only is pruned (arXiv:1811.07533).
 
     Args:
-        model: A freshly initialised network. Its own dropout modules are switched off. task: Data, recipe and loop.
-        threshold: Weights or units of log alpha from here on are pruned; 0 in the first author's code. on_units: Noise
-        on the hidden units that linear layers and convolutions read, as in the first author's code; else
-            on each weight, as in sparse variational dropout, with which the paper compares.
+        model: A freshly initialised network. Its own dropout modules are switched off.
+        task: Data, recipe and loop.
+        threshold: Weights or units of log alpha from here on are pruned; 0 in the first author's code.
+        on_units: Noise on the units that linear layers and convolutions read, inputs of linear layers included, as in
+            the first author's code; else on each weight, as in sparse variational dropout, with which the paper
+            compares.
         warm_up: As for sparse variational dropout, whose scripts have one; nothing is known of it here.
 
     Returns:

@@ -50,9 +50,10 @@ class DropConnect(nn.Module):
     - p in training: its weights are ours times 1 / (1 - p).
 
     Args:
-        layer: The linear layer or convolution; biases are not dropped. rate: Probability to drop a weight. inference:
-        (mean, deviation) of the pre-activations -> the output in evaluation mode: `rectified_mean` for a layer
-            before ReLU, `mean_weights` for one before nothing, such as the last.
+        layer: The linear layer or convolution; biases are not dropped.
+        rate: Probability to drop a weight.
+        inference: (mean, deviation) of the pre-activations -> the output in evaluation mode: `rectified_mean` for a
+            layer before ReLU, `mean_weights` for one before nothing, such as the last.
         per_example: Draw a mask for each example, as the paper does, at the cost of one weight matrix each; else one
             for each batch.
 
