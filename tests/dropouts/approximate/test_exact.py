@@ -178,3 +178,26 @@ def test_units_that_others_use_too_stay_whole():
     torch.testing.assert_close(y, expected, rtol=1e-10, atol=1e-10)
     y.sum().backward()
     assert {p.shape for p in approximate.iteration.leaves} == {(6, 6), (6,)} and network.one.weight.grad is not None
+
+
+class Shortcut(nn.Module):
+    """Dropped units that a linear layer reads, and a sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.drop, self.two = nn.Linear(6, 6), nn.Dropout(0.5), nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        dropped = self.drop(self.one(x))
+        return self.two(dropped) + dropped
+
+
+def test_units_that_a_sum_reads_beside_a_layer_come_with_their_zeros():
+    network = Shortcut()
+    approximate = ApproximateDropout(network)
+    x = torch.randn(4, 6)
+    y = network(x)
+    kept = torch.zeros(6)
+    kept[approximate.iteration.kept(approximate.places[0]).units] = 2.0
+    dropped = nn.functional.linear(x, network.one.weight, network.one.bias) * kept
+    torch.testing.assert_close(y, nn.functional.linear(dropped, network.two.weight, network.two.bias) + dropped)
