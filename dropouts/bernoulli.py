@@ -17,20 +17,22 @@ class Bernoulli(Noise):
 
     Args:
         rate: Drop rate.
+        spatial: One coin for each channel of (batch, channels, height, width) (Tompson et al., CVPR 2015).
         generator: Source of the coins, on the device of the values; torch's own if there is none.
 
     Raises:
         ValueError: a rate outside [0, 1).
     """
 
-    def __init__(self, rate: float = 0.5, *, generator: torch.Generator | None = None) -> None:
+    def __init__(self, rate: float = 0.5, *, spatial: bool = False, generator: torch.Generator | None = None) -> None:
         super().__init__()
-        self.rate, self.generator = check_rate(rate), generator
+        self.rate, self.spatial, self.generator = check_rate(rate), spatial, generator
 
     def forward(self, x: Tensor) -> Tensor:
         if self.generator is None or not self.training:
-            return functional.dropout(x, self.rate, self.training)
-        kept = torch.empty_like(x).bernoulli_(1 - self.rate, generator=self.generator)
+            return (functional.dropout2d if self.spatial else functional.dropout)(x, self.rate, self.training)
+        coins = x.new_empty((*x.shape[:2], 1, 1)) if self.spatial else torch.empty_like(x)
+        kept = coins.bernoulli_(1 - self.rate, generator=self.generator)
         return x * kept / (1 - self.rate)
 
     def extra_repr(self) -> str:

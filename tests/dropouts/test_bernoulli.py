@@ -29,6 +29,23 @@ def test_mean_and_variance(source):
     assert float(y.var()) == pytest.approx(9 * 0.4 / 0.6, rel=0.02)
 
 
+@pytest.mark.parametrize("source", [None, 5])
+def test_spatial_dropout_drops_or_scales_whole_maps(source):
+    torch.manual_seed(0)
+    x = torch.randn(10, 40, 3, 3)
+    y = Bernoulli(0.25, spatial=True, generator=source and generator(source))(x)
+    gone = (y == 0).flatten(2).all(2)
+    assert 0.15 < float(gone.float().mean()) < 0.35
+    assert torch.allclose(y, x / 0.75 * ~gone[:, :, None, None])
+
+
+def test_the_gradient_passes_where_the_value_did():
+    x = torch.ones(1000, requires_grad=True)
+    y = Bernoulli()(x)
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach())
+
+
 def test_a_generator_of_its_own_leaves_torchs_alone():
     x = torch.ones(100)
     before = torch.get_rng_state()
