@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.pruning.layers import Layer, inner_layers
-from harness.pruning.structured import example_of, kept_counts, largest, prune_units
+from harness.pruning.structured import counts_of, example_of, largest, prune_units
 from harness.training.task import Task
 
 Ratio = Annotated[float, "[0, 1)"]
@@ -19,7 +19,8 @@ def fit(
     model: nn.Module,
     task: Task,
     *,
-    prune_ratio: Ratio | Sequence[Ratio] = 0.5,
+    prune_ratio: Ratio | Sequence[Ratio] | None = None,
+    target_kept: Annotated[float, "(0, 1]"] | None = None,
     skip: Sequence[Annotated[int, "[1, inf)"]] = (),
     greedy: bool = False,
 ) -> nn.Module:
@@ -30,6 +31,8 @@ def fit(
         task: Data, recipe and loop.
         prune_ratio: Fraction of filters to remove from each layer, or one for each stage (a run of layers of equal
             width). The paper chooses it per network by sensitivity; 0.5 is what VGG-16 loses in its insensitive layers.
+            None leaves the same share of the parameters as the EDropout cell of the same dataset, model and seed.
+        target_kept: That share, in (0, 1], instead.
         skip: Sensitive layers that stay whole, by their number in execution order as the paper counts them: from 1,
             without shortcut convolutions.
         greedy: Leave input channels that are already removed out of the norm of the next layer's filters; the
@@ -39,10 +42,11 @@ def fit(
         The fine-tuned, physically smaller network.
 
     Raises:
-        ValueError: a ratio outside [0, 1), an unknown layer, a layer without filters, nothing to prune.
+        ValueError: a ratio outside [0, 1), two of them, an unknown layer, a layer without filters, nothing to prune.
     """
     layers = inner_layers(model, example_of(task))
-    kept = select(model, layers, kept_counts(layers, prune_ratio, skip), greedy=greedy)
+    counts = counts_of(model, task, layers, prune_ratio=prune_ratio, target_kept=target_kept, skip=skip)
+    kept = select(model, layers, counts, greedy=greedy)
     return task.train(prune_units(model, kept, example_of(task)))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Mapping
 from functools import cache
 from typing import Annotated
@@ -13,12 +12,9 @@ from torch import Tensor, nn
 from harness.measure import metrics
 from harness.pruning.inherited import kept_ratio_of, kept_units_of
 from harness.pruning.layers import NothingToPrune, convolutions
-from harness.pruning.structured import check_ratio, example_of, kept_count, prune_units, random_kept
+from harness.pruning.structured import check_ratio, example_of, kept_count, nearest_ratio, prune_units, random_kept
 from harness.pruning.unstructured import number_to_keep, prunable_weights, train_masked
 from harness.training.task import Task
-
-RATIO_STEPS = 256
-"""Fineness of the ratios that are tried for `target_kept`."""
 
 
 def fit(
@@ -128,10 +124,7 @@ def _of_share(model: nn.Module, task: Task, target_kept: float) -> nn.Module:
     def share(prune_ratio: float) -> float:
         return metrics.parameters(pruned(prune_ratio)) / total
 
-    ratios = [step / RATIO_STEPS for step in range(RATIO_STEPS)]
-    first_below = bisect_left(ratios, -target_kept, key=lambda ratio: -share(ratio))
-    near = ratios[max(first_below - 1, 0) : first_below + 1]
-    return pruned(min(near, key=lambda ratio: abs(share(ratio) - target_kept)))
+    return pruned(nearest_ratio(share, target_kept))
 
 
 def _drawn(weight: Tensor, prune_ratio: float, generator: torch.Generator) -> Tensor:

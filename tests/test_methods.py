@@ -16,6 +16,7 @@ METHODS |= {path.parent.name: path for path in sorted((ROOT / "baselines").glob(
 METHODS["edropout"] = ROOT / "edropout" / "method.py"
 VARIANTS = {
     "channelnet-v3": {"version": 3, "width": 0.125},
+    "l1-share": {"target_kept": 0.4},
     "l1-greedy": {"greedy": True, "skip": [2], "prune_ratio": 0.25},
     "thinet-journal": {"journal": True, "epochs_per_layer": 2},
     "deep_compression-layerwise": {"prune_ratio": 0.5, "layerwise": True, "linear": False},
@@ -29,7 +30,7 @@ VARIANTS = {
     "variational-weights": {"on_weights": True, "per_unit": True},
     "variational_bayesian-units": {"on_units": True},
     "depgraph-slimming": {"importance": "norm_scale", "regularise": "norm_scale", "stages": 1},
-    "depgraph-growing": {"regularise": "growing", "by": "macs", "kept": 0.4},
+    "depgraph-growing": {"regularise": "growing", "by": "macs", "target_kept": 0.4},
     "depgraph-obd": {"importance": "obd", "regularise": "none", "stages": 3},
     "depgraph-random": {"importance": "random", "regularise": "none", "global_pruning": False},
     "random-50": {"prune_ratio": 0.5},

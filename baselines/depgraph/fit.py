@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from baselines.depgraph import library, widths
 from harness.measure import metrics
-from harness.pruning.structured import example_of
+from harness.pruning.inherited import kept_ratio_of, macs_ratio_of
+from harness.pruning.structured import check_ratio, example_of
 from harness.training.task import Task
 
 GROWTH_EVERY = 10
@@ -22,7 +23,7 @@ def fit(
     model: nn.Module,
     task: Task,
     *,
-    kept: Annotated[float, "(0, 1]"] = 0.5,
+    target_kept: Annotated[float, "(0, 1]"] | None = None,
     by: Literal["parameters", "macs"] = "parameters",
     importance: Literal["group_norm", "l1", "norm_scale", "taylor", "fpgm", "lamp", "obd", "random"] = "group_norm",
     regularise: Literal["group", "norm_scale", "growing", "none"] = "group",
@@ -40,7 +41,8 @@ def fit(
     Args:
         model: A freshly initialised network.
         task: Data, recipe and loop.
-        kept: Share of the dense network that is left.
+        target_kept: Share of the dense network that is left, in (0, 1]. None is that of the EDropout cell of the same
+            dataset, model and seed.
         by: What it is a share of, "parameters" or "macs".
         importance: Order in which groups go: "group_norm", "l1", "norm_scale" (network slimming), "taylor", "fpgm",
             "lamp", "obd" or "random".
@@ -58,7 +60,9 @@ def fit(
         ValueError: a hyper-parameter that does not exist or lies outside its range; the library cannot follow the
             network.
     """
-    _check(kept=kept, by=by, importance=importance, regularise=regularise, stages=stages, warm_up=warm_up, until=until)
+    _check(stages=stages, warm_up=warm_up, until=until, by=by, importance=importance, regularise=regularise)
+    kept = _share(task, by) if target_kept is None else target_kept
+    check_ratio(1 - kept, "1 - target_kept")
     total = task.epochs_left * len(task.train_loader)
     descent = Descent(
         model,
@@ -159,6 +163,12 @@ class Descent:
         self.taken, self._growing, self._pruner = state["taken"], state["growing"], None
 
 
+def _share(task: Task, by: str) -> float:
+    if "edropout" not in task.inputs:
+        raise ValueError("give target_kept, or list edropout=EDROPOUT in the method's rule")
+    return (kept_ratio_of if by == "parameters" else macs_ratio_of)(task.inputs["edropout"])
+
+
 def _moments(total: int, stages: int, warm_up: float, until: float) -> list[int]:
     """The step before which each removal takes place, the last one at `until`."""
     first, last = round(total * warm_up), round(total * until)
@@ -167,13 +177,11 @@ def _moments(total: int, stages: int, warm_up: float, until: float) -> list[int]
     return [min(round(first + (last - first) * stage / (stages - 1)), total - 1) for stage in range(stages)]
 
 
-def _check(*, stages: int, warm_up: float, until: float, kept: float, **choices: str) -> None:
+def _check(*, stages: int, warm_up: float, until: float, **choices: str) -> None:
     known = {"by": ("parameters", "macs"), "importance": library.IMPORTANCES, "regularise": library.PENALTIES}
     for name, value in choices.items():
         if value not in known[name]:
             raise ValueError(f"{name} must be one of {', '.join(known[name])}, not {value!r}")
-    if not 0 < kept <= 1:
-        raise ValueError(f"kept must be above 0 and at most 1, not {kept!r}")
     if not 0 <= warm_up <= until < 1:
         raise ValueError(
             f"warm_up and until must be shares of the training in this order, not {warm_up!r} and {until!r}"

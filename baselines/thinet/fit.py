@@ -12,7 +12,7 @@ from torch.nn import functional
 from baselines.thinet.reconstruction import gram_matrix, rescaled
 from baselines.thinet.regression import drop_smallest_sum, keep_best_fit, relative_error, rescaling
 from harness.pruning.layers import inner_layers
-from harness.pruning.structured import example_of, kept_counts, prune_units
+from harness.pruning.structured import counts_of, example_of, prune_units
 from harness.training.task import Task
 
 Ratio = Annotated[float, "[0, 1)"]
@@ -22,7 +22,8 @@ def fit(
     model: nn.Module,
     task: Task,
     *,
-    prune_ratio: Ratio | Sequence[Ratio] = 0.5,
+    prune_ratio: Ratio | Sequence[Ratio] | None = None,
+    target_kept: Annotated[float, "(0, 1]"] | None = None,
     skip: Sequence[Annotated[int, "[1, inf)"]] = (),
     journal: bool = False,
     images_per_class: Annotated[int, "[1, inf)"] = 10,
@@ -37,7 +38,9 @@ def fit(
         model: The trained dense network.
         task: Data, recipe and loop.
         prune_ratio: Fraction of filters to remove from each layer, or one for each stage (a run of layers of equal
-            width); 0.5 is ThiNet-Conv and ThiNet-50.
+            width); 0.5 is ThiNet-Conv and ThiNet-50. None leaves the same share of the parameters as the EDropout cell
+            of the same dataset, model and seed.
+        target_kept: That share, in (0, 1], instead.
         skip: Numbers of layers that stay whole, in execution order from 1, without shortcut convolutions.
         journal: Select as the journal version does (TPAMI 2019), by best fit instead of smallest sum.
         images_per_class: Training images that the statistics are taken from.
@@ -49,12 +52,14 @@ def fit(
         The fine-tuned, physically smaller network.
 
     Raises:
-        ValueError: a ratio outside [0, 1), an unknown layer, a layer without filters, nothing to prune, no samples.
+        ValueError: a ratio outside [0, 1), two of them, an unknown layer, a layer without filters, nothing to
+            prune, no samples.
     """
     for name, value in (("images_per_class", images_per_class), ("locations", locations)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, not {value}")
-    counts = kept_counts(inner_layers(model, example_of(task)), prune_ratio, skip)
+    layers = inner_layers(model, example_of(task))
+    counts = counts_of(model, task, layers, prune_ratio=prune_ratio, target_kept=target_kept, skip=skip)
     between = min(epochs_per_layer * len(counts), task.epochs_left // 2)
     choose = keep_best_fit if journal else drop_smallest_sum
     errors = []

@@ -20,6 +20,16 @@ def kept_ratio_of(metrics: Path) -> float:
     return _read_result(metrics)["size"]["kept_ratio"]
 
 
+def macs_ratio_of(metrics: Path) -> float:
+    """Share of the dense network's multiply-accumulates that another cell is left with, from its metrics.json.
+
+    Raises:
+        ValueError: the cell failed.
+    """
+    size = _read_result(metrics)["size"]
+    return size["macs"] / size["dense_macs"]
+
+
 def kept_units_of(metrics: Path, model: nn.Module) -> dict[str, Tensor]:
     """The units that another cell's network kept: layer -> bool, for every layer of `model` that can be cut.
 

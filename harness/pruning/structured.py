@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from itertools import groupby
 
 import torch
 from torch import Tensor, nn
 
 from edropout.subnetworks import removal
+from harness.measure.metrics import parameters
+from harness.pruning.inherited import kept_ratio_of
 from harness.pruning.layers import Layer
 from harness.training.task import Task
 
 ROUNDING = 1e-9
 """Slack against 10 * (1 - 0.9) < 1 in binary arithmetic."""
+RATIO_STEPS = 256
+"""Fineness of the ratios that are tried to reach a share of the parameters."""
 
 
 def check_ratio(prune_ratio: float, name: str = "prune_ratio") -> None:
@@ -77,6 +83,63 @@ def kept_counts(
                 f"layer '{name}' would lose all its filters: choose a smaller prune_ratio or skip the layer"
             )
     return counts
+
+
+def counts_of(
+    model: nn.Module,
+    task: Task,
+    layers: Sequence[Layer],
+    *,
+    prune_ratio: float | Sequence[float] | None,
+    target_kept: float | None,
+    skip: Sequence[int] = (),
+) -> dict[str, int]:
+    """How many filters each layer keeps: by ratio, or by the share of all parameters that is to be left.
+
+    Args:
+        model: The dense network.
+        task: `task.inputs["edropout"]` says the share if neither a ratio nor a share is given.
+        layers: As for `kept_counts`.
+        prune_ratio: As for `kept_counts`.
+        target_kept: Share of all parameters to keep, in (0, 1]: the ratio, equal in all layers, that comes nearest.
+        skip: As for `kept_counts`.
+
+    Raises:
+        ValueError: both are given, or neither and no EDropout cell to compare with; what `kept_counts` raises.
+    """
+    if prune_ratio is not None:
+        if target_kept is not None:
+            raise ValueError("prune_ratio and target_kept both say how much is pruned: give one of them")
+        return kept_counts(layers, prune_ratio, skip)
+    if target_kept is None:
+        if "edropout" not in task.inputs:
+            raise ValueError("give a prune_ratio or target_kept, or list edropout=EDROPOUT in the method's rule")
+        target_kept = kept_ratio_of(task.inputs["edropout"])
+    check_ratio(1 - target_kept, "1 - target_kept")
+    example, total = example_of(task), parameters(model)
+    widths = {layer.name: layer.width for layer in layers}
+
+    def share(ratio: float) -> float:
+        counts = kept_counts(layers, ratio, skip)
+        kept = {name: torch.arange(widths[name]) < count for name, count in counts.items()}
+        return parameters(prune_units(model, kept, example)) / total
+
+    narrowest = min(layer.width for layer in layers if layer.number not in skip)
+    return kept_counts(layers, nearest_ratio(share, target_kept, highest=1 - 1 / narrowest), skip)
+
+
+def nearest_ratio(share: Callable[[float], float], target_kept: float, *, highest: float = 1.0) -> float:
+    """The prune ratio, in steps of 1 / RATIO_STEPS up to `highest`, whose share of the parameters is nearest.
+
+    Args:
+        share: Share of the parameters that a prune ratio leaves; it falls with the ratio.
+        target_kept: The share to reach.
+        highest: The largest ratio that may be tried.
+    """
+    share = cache(share)
+    ratios = [step / RATIO_STEPS for step in range(RATIO_STEPS) if step / RATIO_STEPS <= highest]
+    first_below = bisect_left(ratios, -target_kept, key=lambda ratio: -share(ratio))
+    return min(ratios[max(first_below - 1, 0) : first_below + 1], key=lambda ratio: abs(share(ratio) - target_kept))
 
 
 def largest(scores: Tensor, count: int) -> Tensor:

@@ -13,7 +13,7 @@ from small_networks import plain
 from tasks import make_task
 from torch import nn
 
-from baselines import deep_compression
+from baselines.deep_compression import fit as deep_compression
 from baselines.deep_compression.compression import code_lengths, decode_layer, encode_layer, huffman, unhuffman
 from baselines.deep_compression.fit import fit, magnitude_masks
 from baselines.deep_compression.sharing import cluster, share, unshare

@@ -4,10 +4,22 @@ import pytest
 import torch
 import torchvision
 from small_networks import plain, randomize_norms, residual
+from tasks import make_task
 from torch import nn
 
+from harness.measure.metrics import parameters
 from harness.pruning.layers import NothingToPrune, convolutions, inner_layers
-from harness.pruning.structured import check_ratio, kept_count, kept_counts, largest, prune_units, random_kept, remove
+from harness.pruning.structured import (
+    check_ratio,
+    counts_of,
+    kept_count,
+    kept_counts,
+    largest,
+    nearest_ratio,
+    prune_units,
+    random_kept,
+    remove,
+)
 
 IMAGE = torch.zeros(1, 1, 8, 8)
 
@@ -156,3 +168,36 @@ def test_a_network_that_cannot_be_traced_stays_masked_with_a_warning():
         network[0].weight[:, 0] = 0
     with pytest.warns(UserWarning, match="keeps its zero units"):
         assert remove(network, torch.ones(1, 2)) is network
+
+
+@pytest.mark.parametrize("target", [0.8, 0.5, 0.2])
+def test_a_share_of_the_parameters_is_met_as_near_as_whole_filters_allow(tmp_path, target):
+    network, task = plain(), make_task(tmp_path)
+    layers = inner_layers(network, IMAGE)
+    counts = counts_of(network, task, layers, prune_ratio=None, target_kept=target)
+
+    def share(counts):
+        kept = {layer.name: torch.arange(layer.width) < counts[layer.name] for layer in layers}
+        return parameters(prune_units(network, kept, IMAGE)) / parameters(network)
+
+    best = min(abs(share(kept_counts(layers, step / 64)) - target) for step in range(1, 56))
+    assert abs(share(counts) - target) == pytest.approx(best, abs=1e-9)
+
+
+def test_the_share_is_the_edropout_cells_unless_one_is_given(tmp_path):
+    network, layers = plain(), inner_layers(plain(), IMAGE)
+    (tmp_path / "metrics.json").write_text('{"status": "done", "error": null, "size": {"kept_ratio": 0.4}}')
+    task = make_task(tmp_path, inputs={"edropout": tmp_path / "metrics.json"})
+    own = counts_of(network, task, layers, prune_ratio=None, target_kept=0.4)
+    assert counts_of(network, task, layers, prune_ratio=None, target_kept=None) == own
+    with pytest.raises(ValueError, match="give one of them"):
+        counts_of(network, task, layers, prune_ratio=0.5, target_kept=0.4)
+    with pytest.raises(ValueError, match="give a prune_ratio or target_kept"):
+        counts_of(network, make_task(tmp_path), layers, prune_ratio=None, target_kept=None)
+
+
+def test_the_nearest_ratio_is_sought_on_both_sides():
+    assert nearest_ratio(lambda ratio: 1 - ratio, 0.75) == 0.25
+    assert nearest_ratio(lambda ratio: 1.0 if ratio <= 0.5 else 0.3, 0.4) == 129 / 256
+    assert nearest_ratio(lambda ratio: 1.0 if ratio <= 0.5 else 0.3, 0.9) == 0.5
+    assert nearest_ratio(lambda ratio: 1 - ratio, 0.0, highest=0.5) == 0.5

@@ -8,7 +8,7 @@ from small_networks import plain, randomize_norms, residual
 from tasks import make_task
 from torch import nn
 
-from baselines import thinet
+from baselines.thinet import fit as thinet
 from baselines.thinet.reconstruction import contributions, gram_matrix, rescaled
 from baselines.thinet.regression import drop_smallest_sum, keep_best_fit, relative_error, rescaling
 from harness.pruning.layers import Reader, inner_layers
@@ -153,7 +153,7 @@ def test_samples_are_class_balanced_as_far_as_there_are_images(tmp_path):
 @pytest.mark.parametrize(("epochs", "phases"), [(7, [1, 1, 1, 4]), (2, [1, 1])])
 def test_half_of_the_budget_at_most_is_spent_between_the_layers(tmp_path, epochs, phases):
     task = make_task(tmp_path, epochs=epochs)
-    network = thinet.fit(plain(), task, images_per_class=2)
+    network = thinet.fit(plain(), task, prune_ratio=0.5, images_per_class=2)
     counts = [sum(row["phase"] == phase for row in task.run.history) for phase in range(1, task.run.phase + 1)]
     assert counts == phases
     assert [network.get_submodule(name).out_channels for name in ("0", "3", "7")] == [4, 4, 8]

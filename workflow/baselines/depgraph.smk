@@ -3,6 +3,7 @@
 
 use rule cell as depgraph with:
     input:
+        unpack(edropout_unless_own_ratio),
         fit="baselines/depgraph/fit.py",
         data=DATA,
     wildcard_constraints:

@@ -3,6 +3,7 @@
 
 use rule cell as l1 with:
     input:
+        unpack(edropout_unless_own_ratio),
         fit="baselines/l1.py",
         data=DATA,
         init=DENSE,

@@ -3,6 +3,7 @@
 
 use rule cell as thinet with:
     input:
+        unpack(edropout_unless_own_ratio),
         fit="baselines/thinet/fit.py",
         data=DATA,
         init=DENSE,

@@ -32,8 +32,9 @@ def test_the_shipped_configuration_is_valid():
     configuration.check(CONFIG, RULES)
 
 
-def test_the_quick_table_compares_every_method():
-    assert {configuration.rule_of(method) for method in CONFIG["tables"]["quick"]["methods"]} == RULES
+def test_the_quick_table_compares_every_method_that_prunes():
+    left_out = {path.stem for path in (ROOT / "baselines").glob("*.py") if "dropouts" in path.read_text()}
+    assert {configuration.rule_of(method) for method in CONFIG["tables"]["quick"]["methods"]} == RULES - left_out
 
 
 @pytest.mark.parametrize(
