@@ -6,7 +6,7 @@ from typing import Annotated
 
 from torch import nn
 
-from dropouts import Advanced, penalty, plain, put_before, switch_off
+from dropouts import Advanced, penalty, plain, put_before, switch_off, units_of
 from harness.training.task import Task
 
 
@@ -31,5 +31,5 @@ def fit(
     Raises:
         ValueError: no layer to act before.
     """
-    put_before(switch_off(model), lambda reader: Advanced(reader.in_features, reduction=reduction, prior=prior))
+    put_before(switch_off(model), lambda reader: Advanced(units_of(reader), reduction=reduction, prior=prior))
     return plain(task.train(model, loss=lambda x, y: task.loss(model(x), y) + penalty(model) / task.examples))

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from torch import Tensor, nn
 
-from dropouts import Bernoulli, Scheduled, early, late, plain, put_before, set_position, switch_off
+from dropouts import READERS, Bernoulli, Scheduled, early, late, plain, put_before, set_position, switch_off
 from harness.training.position import Position
 from harness.training.task import Task
 
@@ -46,7 +46,7 @@ def fit(
     def make(reader: nn.Module) -> nn.Module:
         return Scheduled(Bernoulli(rate, spatial=spatial), factors[schedule])
 
-    put_before(switch_off(model), make, nn.Conv2d if spatial else nn.Linear)
+    put_before(switch_off(model), make, nn.Conv2d if spatial else READERS)
     position = Position(task)
 
     def loss(x: Tensor, y: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from torch import nn
 
-from dropouts import Information, penalty, plain, put_before, switch_off
+from dropouts import Information, penalty, plain, put_before, switch_off, units_of
 from harness.training.task import Task
 
 
@@ -36,7 +36,7 @@ def fit(
     """
 
     def make(reader: nn.Linear) -> nn.Module:
-        level = nn.Linear(reader.in_features, reader.in_features)
+        level = nn.Linear(units_of(reader), units_of(reader))
         return Information(nn.Identity(), level, beta=beta, max_alpha=max_alpha)
 
     put_before(switch_off(model), make)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from torch import nn
 
-from dropouts import Variational, VariationalWeights, penalty, plain, put_before, replace, switch_off
+from dropouts import Variational, VariationalWeights, penalty, plain, put_before, replace, switch_off, units_of
 from harness.training.task import Task
 
 
@@ -38,5 +38,5 @@ def fit(
     if on_weights:
         model = replace(model, lambda layer: VariationalWeights(layer, alpha=alpha, per_unit=per_unit), nn.Linear)
     else:
-        put_before(model, lambda reader: Variational(reader.in_features, alpha=alpha, per_unit=per_unit))
+        put_before(model, lambda reader: Variational(units_of(reader), alpha=alpha, per_unit=per_unit))
     return plain(task.train(model, loss=lambda x, y: task.loss(model(x), y) + penalty(model) / task.examples))

@@ -12,7 +12,7 @@ from dropouts.gaussian import Gaussian
 from dropouts.information import Information
 from dropouts.plain import Before, plain
 from dropouts.schedules import Scheduled, early, late, ramp, set_position
-from dropouts.sites import penalty, put_before, replace, switch_off
+from dropouts.sites import READERS, penalty, put_before, readers, replace, switch_off
 from dropouts.sparse_variational import SparseVariational
 from dropouts.standout import Standout
 from dropouts.uout import Uout
@@ -20,6 +20,7 @@ from dropouts.variational import Variational, VariationalWeights
 from dropouts.variational_bayesian import VariationalBayesian, VariationalBayesianWeights
 
 __all__ = [
+    "READERS",
     "Advanced",
     "Before",
     "Bernoulli",
@@ -46,6 +47,7 @@ __all__ = [
     "plain",
     "put_before",
     "ramp",
+    "readers",
     "rectified_mean",
     "replace",
     "sampled_mean",

@@ -35,8 +35,10 @@ def noisy(mean: Tensor, variance: Tensor) -> Tensor:
     return mean + (variance + 1e-8).sqrt() * torch.randn_like(mean)
 
 
-def units_of(layer: Affine) -> int:
-    """How many units a layer reads: features of a linear layer, channels of a convolution."""
+def units_of(layer: Affine | nn.RNNBase) -> int:
+    """How many units a layer reads: features of a linear or recurrent layer, channels of a convolution."""
+    if isinstance(layer, nn.RNNBase):
+        return layer.input_size
     return layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
 
 

@@ -12,6 +12,8 @@ from dropouts.plain import Before
 
 OWN = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 Kind = type[nn.Module] | tuple[type[nn.Module], ...]
+READERS = (nn.Linear, nn.RNNBase)
+"""Layers that dropout stands in front of, unless a method says otherwise: linear and recurrent ones."""
 
 
 def replace(network: nn.Module, make: Callable[[nn.Module], nn.Module], kind: Kind = nn.Dropout) -> nn.Module:
@@ -50,19 +52,18 @@ def replace(network: nn.Module, make: Callable[[nn.Module], nn.Module], kind: Ki
 def put_before(
     network: nn.Module,
     make: Callable[[nn.Module], nn.Module],
-    kind: Kind = nn.Linear,
+    kind: Kind = READERS,
     *,
     inputs: bool = False,
 ) -> nn.Module:
     """Puts `make(reader)` in front of every layer of a kind that reads hidden units, as a `Before`.
 
-    For networks whose authors left no nn.Dropout where one is wanted. The layer that reads the network's input, the
-    first that has weights in the order of definition, is left alone.
+    For networks whose authors left no nn.Dropout where one is wanted.
 
     Args:
         network: Changed in place, unless it is itself of that kind.
         make: From a reader to the layer of the family that acts on what it reads.
-        kind: nn.Linear, or nn.Conv2d, say, for methods that act on feature maps.
+        kind: READERS, or nn.Conv2d, say, for methods that act on feature maps.
         inputs: Have one in front of the first layer too if that is linear: its inputs are units like others.
 
     Returns:
@@ -71,15 +72,27 @@ def put_before(
     Raises:
         ValueError: the network has no such layer.
     """
-    first = next((module for module in network.modules() if getattr(module, "weight", None) is not None), None)
+    chosen = set(readers(network, kind, inputs=inputs))
+    return replace(network, lambda layer: Before(make(layer), layer) if layer in chosen else layer, kind)
+
+
+def readers(network: nn.Module, kind: Kind = READERS, *, inputs: bool = False) -> list[nn.Module]:
+    """The layers of a kind that read hidden units: all but the one that reads the network's input.
+
+    That is the first that has parameters, in the order of definition; with `inputs` it counts too if it is linear.
+
+    Raises:
+        ValueError: the network has no such layer.
+    """
+    first = next((module for module in network.modules() if any(True for _ in module.parameters(recurse=False))), None)
     if inputs and isinstance(first, nn.Linear):
         first = None
-    readers = [module for module in network.modules() if isinstance(module, kind) and module is not first]
-    if not readers:
+    found = [module for module in network.modules() if isinstance(module, kind) and module is not first]
+    if not found:
         raise ValueError(
             f"{type(network).__name__} has no {_names(kind)} that reads hidden units: no place for dropout"
         )
-    return replace(network, lambda layer: layer if layer is first else Before(make(layer), layer), kind)
+    return found
 
 
 def switch_off(network: nn.Module) -> nn.Module:

@@ -27,7 +27,10 @@ MAY_IMPORT = {
 # What is in a room imports from its own and from those before it; what is in no room comes last.
 ROOMS = {
     "edropout": ["subnetworks"],
-    "harness": ["config", "machine", "data", "sources", "networks", "measure", "training", "pruning", "plan", "runs"],
+    "harness": [
+        *("config", "machine", "kinds", "data", "sources", "networks", "measure", "training", "pruning", "plan"),
+        "runs",
+    ],
     "paper": ["rows", "statistics", "tables", "figures", "theory", "report"],
 }
 NEEDS = {

@@ -79,15 +79,16 @@ class Schedule:
 
     __pydantic_config__ = CLOSED
 
-    name: Literal["step", "cosine"] = key(
-        "`step`: `lr * gamma ** (epoch // step_epochs)`; `cosine`: to zero over `epochs`", default="step"
+    name: Literal["step", "cosine", "linear"] = key(
+        "`step`: `lr * gamma ** (epoch // step_epochs)`; `cosine` and `linear`: to zero over `epochs`", default="step"
     )
+    hold_epochs: int = key("epochs at the first rate before all this begins", default=0, ge=0)
     step_epochs: int | None = key("epochs between two falls, all unless given; 50 in the paper", default=None, ge=1)
     gamma: float = key("factor of each fall; 0.1 in the paper", default=0.1, gt=0, le=1)
 
     def __post_init__(self) -> None:
-        if self.name == "cosine" and (self.step_epochs, self.gamma) != (None, 0.1):
-            raise ValueError("a cosine takes neither 'step_epochs' nor 'gamma'")
+        if self.name != "step" and (self.step_epochs, self.gamma) != (None, 0.1):
+            raise ValueError(f"a {self.name} takes neither 'step_epochs' nor 'gamma'")
 
 
 @dataclass(frozen=True)
@@ -124,13 +125,20 @@ class Recipe:
         "100 in the paper: the authors' threshold of early state convergence",
         ge=1,
     )
-    batch_size: int = key("examples per step; 128 in the authors' README", ge=1)
+    batch_size: int = key("examples per step, or columns of a text; 128 in the authors' README", ge=1)
     optimizer: Adadelta | SGD | Adam | AdamW = key(
         "`name`, `lr` and options; the authors' README has Adadelta, lr 1, rho 0.9, eps 1e-6, weight decay 1e-5",
         discriminator="name",
     )
     schedule: Schedule = key("the learning rate over the epochs")
     augment: Augmentation = key("what is done to training images", default_factory=Augmentation)
+    unroll: int = key("words of a text that a batch reads on in each row, and the gradient goes back", default=35, ge=1)
+    clip: float | None = key(
+        "largest norm of the gradient of all that the optimiser updates, which is scaled down to it; 5 for the small "
+        "LSTM of Zaremba et al. (arXiv:1409.2329)",
+        default=None,
+        gt=0,
+    )
     precision: Literal["float32", "bfloat16"] = key("`bfloat16` is autocast", default="float32")
     compile: bool = key(
         "torch.compile for methods that train with the plain cross-entropy of the network; needs a C++ compiler. It "
@@ -150,6 +158,10 @@ class Recipe:
     )
     eval_batch_size: int = key("examples per evaluation step", default=500, ge=1)
 
+    def __post_init__(self) -> None:
+        if self.schedule.hold_epochs >= self.epochs:
+            raise ValueError("'schedule.hold_epochs' must be less than 'epochs'")
+
     @classmethod
     def of(cls, **section: Any) -> Recipe:
         """A recipe from its section of config.yaml, which was checked where the cell was planned."""
@@ -165,9 +177,13 @@ class Recipe:
 
     def learning_rate(self, epoch: int) -> float:
         """Learning rate of an epoch, counted from 0 over the whole budget."""
-        if self.schedule.name == "cosine":
-            return self.optimizer.lr * 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
-        return self.optimizer.lr * self.schedule.gamma ** (epoch // (self.schedule.step_epochs or self.epochs))
+        schedule, base = self.schedule, self.optimizer.lr
+        passed, whole = max(0, epoch - schedule.hold_epochs), self.epochs - schedule.hold_epochs
+        if schedule.name == "cosine":
+            return base * 0.5 * (1 + math.cos(math.pi * passed / whole))
+        if schedule.name == "linear":
+            return base * (1 - passed / whole)
+        return base * schedule.gamma ** (passed // (schedule.step_epochs or self.epochs))
 
     def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """The recipe's optimiser over `parameters`."""

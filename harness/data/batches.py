@@ -23,6 +23,18 @@ class Images(Protocol):
     def batches(self, batches: list[Tensor], rectangles: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]: ...
 
 
+def epoch_generator(seed: int, index: int) -> torch.Generator:
+    """What decides an epoch's order: the cell's seed and the number of the epoch."""
+    digest = hashlib.sha256(f"{seed}/{index}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def number_of_batches(examples: int, batch_size: int) -> int:
+    """Batches of a training epoch; a last one of a single example is left out, since batch norm cannot use it."""
+    full, rest = divmod(examples, batch_size)
+    return full + (rest > 1)
+
+
 @dataclass(frozen=True)
 class Training:
     """Batches of the training set, shuffled and augmented.
@@ -50,15 +62,17 @@ class Training:
         """Examples of the training set."""
         return len(self.labels)
 
+    @property
+    def targets(self) -> Tensor:
+        """(examples,) int64."""
+        return self.labels
+
     def __len__(self) -> int:
-        """Batches of an epoch; a last one of a single example is left out, since batch norm cannot use it."""
-        full, rest = divmod(self.num_examples, self.batch_size)
-        return full + (rest > 1)
+        return number_of_batches(self.num_examples, self.batch_size)
 
     def epoch(self, index: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of epoch `index` from batch `start` on: x (batch, channels, height, width) and y (batch,)."""
-        seed = hashlib.sha256(f"{self.seed}/{index}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(seed[:7], "big"))
+        generator = epoch_generator(self.seed, index)
         order = torch.randperm(self.num_examples, generator=generator).to(self.labels.device)
         draws = rectangles = None
         if replace(self.augmentation, area=1.0) != Augmentation():
@@ -104,6 +118,11 @@ class Evaluation:
     def num_examples(self) -> int:
         """Examples of the set."""
         return len(self.labels)
+
+    @property
+    def targets(self) -> Tensor:
+        """(examples,) int64."""
+        return self.labels
 
     def __len__(self) -> int:
         return -(-self.num_examples // self.batch_size)

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import torch
 
+from harness import kinds
 from harness.config.recipe import Recipe
-from harness.data import prepared
+from harness.data import prepared, tables
 from harness.data.batches import Evaluation, Images, Training
 from harness.data.pixels import Normalizer, Pixels
-from harness.data.prepared import DataError, Prepared
+from harness.data.prepared import END, DataError, Prepared
+from harness.data.tables import TableEvaluation, TableTraining
+from harness.data.texts import Text
+from harness.kinds import Kind
 
 __all__ = ["Data", "DataError", "Evaluation", "Training", "load"]
 
@@ -27,35 +31,96 @@ class Data:
         train: `epoch(index, start=0)`.
         val: For choices; iterable.
         test: For the result; iterable.
-        num_classes: Number of classes.
-        input_shape: (channels, height, width) of x.
+        kind: The kind of task.
+        num_classes: Number of classes, of words in the vocabulary, or of targets.
+        input_shape: Of one x: (channels, height, width), (time,) or (features,).
         checksum: SHA-256 of the prepared dataset.
     """
 
-    train: Training
-    val: Evaluation
-    test: Evaluation
+    train: Training | Text | TableTraining
+    val: Evaluation | Text | TableEvaluation
+    test: Evaluation | Text | TableEvaluation
+    kind: Kind
     num_classes: int
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     checksum: str
+
+    def chance(self) -> float:
+        """The test set's main metric of the best answer that does not look at x."""
+        return self.kind.chance(self.train.targets, self.test.targets)
 
 
 def load(
-    path: str | Path, *, recipe: Recipe, device: torch.device | str, seed: int, image_size: int | None = None
+    path: str | Path,
+    *,
+    recipe: Recipe,
+    device: torch.device | str,
+    seed: int,
+    split: int = 0,
+    image_size: int | None = None,
 ) -> Data:
     """Load a prepared dataset and verify its checksum.
 
     Args:
         path: What `harness.sources.prepare` wrote.
-        recipe: Read are `batch_size`, `eval_batch_size`, `augment` and `threads` (processes that read image files).
+        recipe: Read are `batch_size`, `eval_batch_size`, `augment`, `unroll` and `threads` (processes that read image
+            files).
         device: Where x and y are.
-        seed: The cell's seed.
+        seed: Decides the order of the training examples.
+        split: Number of the split, for tables that were published with several.
         image_size: Side of x; None = as prepared.
 
     Raises:
-        DataError: the file is missing, truncated or changed, or the recipe augments in a way that does not exist.
+        DataError: the file is missing, truncated or changed, or the recipe asks for what such data does not have.
     """
     stored, device = prepared.read(path), torch.device(device)
+    if "parts" in stored.tensors:
+        return _table(stored, recipe, device, seed, split)
+    if "train_tokens" in stored.tensors:
+        return _text(stored, path, recipe, device, seed)
+    return _pictures(stored, path, recipe, device, seed, image_size)
+
+
+def _table(stored: Prepared, recipe: Recipe, device: torch.device, seed: int, split: int) -> Data:
+    parts, scale = tables.standardised(stored.tensors, split)
+    on_device = {name: (x.to(device), y.to(device)) for name, (x, y) in parts.items()}
+    description = stored.description
+    return Data(
+        train=TableTraining(*on_device["train"], recipe.batch_size, seed),
+        val=TableEvaluation(*on_device["val"], recipe.eval_batch_size),
+        test=TableEvaluation(*on_device["test"], recipe.eval_batch_size),
+        kind=kinds.named(description.kind).at_scale(scale),
+        num_classes=len(description.class_names) or 1,
+        input_shape=description.shape,
+        checksum=stored.checksum,
+    )
+
+
+def _text(stored: Prepared, path: str | Path, recipe: Recipe, device: torch.device, seed: int) -> Data:
+    """The training text in `batch_size` columns, the validation text too, the test text as one."""
+    if recipe.processes > 1:
+        raise DataError("recipe key 'processes' must be 1 for a running text: its state belongs to one process")
+    words, length = stored.description.class_names, recipe.eval_batch_size
+    tokens = {split: stored.tensors[f"{split}_tokens"].long().to(device) for split in prepared.SPLITS}
+    first = words.index(END)
+    columns = recipe.batch_size
+    for split in ("train", "val"):
+        if len(tokens[split]) < columns:
+            raise DataError(f"{path} has {len(tokens[split])} tokens in '{split}': lower recipe key 'batch_size'")
+    return Data(
+        train=Text(tokens["train"], first, columns, recipe.unroll, seed),
+        val=Text(tokens["val"], first, columns, max(1, length // columns)),
+        test=Text(tokens["test"], first, 1, length),
+        kind=kinds.named(stored.description.kind),
+        num_classes=len(words),
+        input_shape=(recipe.unroll,),
+        checksum=stored.checksum,
+    )
+
+
+def _pictures(
+    stored: Prepared, path: str | Path, recipe: Recipe, device: torch.device, seed: int, image_size: int | None
+) -> Data:
     description = stored.description
     images, normalizers = {}, {}
     for split in prepared.SPLITS:
@@ -91,6 +156,7 @@ def load(
         train=train,
         val=val,
         test=test,
+        kind=kinds.named(description.kind),
         num_classes=len(description.class_names),
         input_shape=(channels, image_size or height, image_size or width),
         checksum=stored.checksum,

@@ -14,10 +14,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from harness import kinds
 from harness.machine.files import advice, replacing
 
 FORMAT = "2"
 SPLITS = ("train", "val", "test")
+END = "<eos>"
+"""The token that ends a line of a text."""
 
 
 class DataError(ValueError):
@@ -30,21 +33,22 @@ class Description:
 
     Attributes:
         name: The dataset's name in config.yaml.
-        class_names: One name per class, in the order of the labels.
-        shape: (channels, height, width) of the images.
-        mean: Per channel, of pixels in [0, 1]; subtracted from them.
-        std: Per channel; what is left is divided by it.
+        class_names: One name per class in the order of the labels, or each word of a vocabulary; empty for numbers.
+        shape: (channels, height, width) of the images, (features,) of a table's rows, () for a text.
+        mean: Per channel of images, of pixels in [0, 1]; subtracted from them.
+        std: Per channel of images; what is left is divided by it.
         section: The dataset's section of config.yaml.
         split_seed: Seed of every choice of examples.
         sources: Checksum of each file that was read, by its name.
         root: The folder that listed image files are below; None if the images are stored here.
         crop_fraction: Share of the shorter side of a listed image file that its central square keeps.
         upright: Whether listed image files are turned as their EXIF orientation says.
+        kind: The kind of task.
     """
 
     name: str
     class_names: list[str]
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     mean: list[float]
     std: list[float]
     section: dict[str, Any]
@@ -53,6 +57,7 @@ class Description:
     root: str | None = None
     crop_fraction: float = 1.0
     upright: bool = False
+    kind: str = kinds.DEFAULT
 
 
 @dataclass(frozen=True)
@@ -61,8 +66,9 @@ class Prepared:
 
     Attributes:
         description: What is known about it.
-        tensors: For each split `*_y` (examples,) int64 and `*_x` (examples, channels, height, width) uint8, or, for
-            images that stay files, `*_files` (their paths, zero-separated, as uint8) and `*_crc` (examples,) int64.
+        tensors: Images have for each split `*_y` (examples,) int64 and `*_x` (examples, channels, height, width) uint8,
+            or, where they stay files, `*_files` (their paths, zero-separated, as uint8) and `*_crc` (examples,) int64.
+            A text has for each split `*_tokens` (tokens,) int32; a table has what `tables.standardised` takes.
         checksum: SHA-256 of all of it.
     """
 

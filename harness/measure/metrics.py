@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import copy
 import time
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-TOP = (1, 3, 5)
+from harness.kinds import Kind
+from harness.kinds.classification import KIND as CLASSIFICATION
 
 
 class EvaluationMemoryError(RuntimeError):
@@ -29,35 +30,49 @@ def _in_evaluation() -> Iterator[None]:
 
 @_in_evaluation()
 @torch.no_grad()
-def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Any]:
-    """Loss and top-k accuracy as means over examples, in evaluation mode.
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    kind: Kind = CLASSIFICATION,
+    *,
+    val: Mapping[str, float] | None = None,
+    combine: Callable[[Mapping[str, float]], Mapping[str, float]] = dict,
+) -> dict[str, Any]:
+    """The kind's metrics over all examples, in evaluation mode.
 
     Args:
-        model: From images to logits (batch, classes); its training mode is restored.
-        batches: Pairs of x (batch, channels, height, width) and labels y (batch,).
+        model: From inputs to what the kind's loss takes; its training mode is restored.
+        batches: Pairs of inputs and targets, in the order in which the kind carries something from batch to batch.
+        kind: What is measured.
+        val: The evaluation of the validation set, for what the kind may choose there.
+        combine: Makes means over all processes of the means over this one's examples, `examples` among them.
 
     Returns:
-        `loss` (mean cross-entropy), `top1`, `top3`, `top5` (fractions; k capped at the number of classes), `examples`.
+        The metrics, and `examples`: what they are means over.
 
     Raises:
         EvaluationMemoryError: a batch does not fit into the GPU's memory.
     """
     was_training = model.training
     model.eval()
-    loss_sum, correct, examples = 0.0, dict.fromkeys(TOP, 0), 0
-    for x, y in batches:
-        logits = model(x.contiguous(memory_format=torch.channels_last)).float()
-        loss_sum += functional.cross_entropy(logits, y, reduction="sum").double().item()
-        ranked = logits.topk(min(max(TOP), logits.shape[1]), dim=1).indices == y[:, None]
-        for k in TOP:
-            correct[k] += int(ranked[:, :k].sum())
-        examples += len(y)
+    totals: dict[str, float] = {}
+    examples, carry = 0, kind.carry(model)
+    with carry.attached():
+        for x, y in batches:
+            outputs = model(laid_out(x)).float()
+            for name, value in kind.sums(outputs, y).items():
+                totals[name] = totals.get(name, 0) + value
+            examples += y.numel()
+            carry.advance()
     model.train(was_training)
-    return {
-        "loss": loss_sum / examples,
-        **{f"top{k}": correct[k] / examples for k in TOP},
-        "examples": examples,
-    }
+    means = combine({**{name: total / examples for name, total in totals.items()}, "examples": examples})
+    summary = kind.summary({name: means[name] for name in totals}, val)
+    return {**summary, "examples": int(means["examples"])}
+
+
+def laid_out(x: Tensor) -> Tensor:
+    """Images with their channels last, as convolutions are fastest; other inputs as they are."""
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 
 def parameters(model: nn.Module) -> int:
@@ -93,31 +108,46 @@ def layer_ratios(model: nn.Module, dense: nn.Module) -> dict[str, float]:
     return ratios if found else {}
 
 
-def macs(model: nn.Module, input_shape: tuple[int, int, int]) -> int:
+def macs(model: nn.Module, input_shape: tuple[int, ...], kind: Kind = CLASSIFICATION) -> int:
     """Multiply-accumulates of one forward pass of one example (half of the FLOPs that PyTorch's counter gives)."""
     from torch.utils.flop_counter import FlopCounterMode
 
     device = next(model.parameters()).device
     probe = copy.deepcopy(model).eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        probe(torch.zeros(1, *input_shape, device=device))
-    return counter.get_total_flops() // 2
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), _recurrent_layers_as_products():
+        probe(kind.example(input_shape, device=device))
+    return counter.get_total_flops() // 2 // kind.examples_in(input_shape)
+
+
+@contextlib.contextmanager
+def _recurrent_layers_as_products() -> Iterator[None]:
+    """Without the libraries' own recurrent layers, each of which is one call that the counter does not know."""
+    with warnings.catch_warnings(), torch.backends.cudnn.flags(enabled=False):
+        warnings.simplefilter("ignore", UserWarning)  # About TF32 on GPUs that are not there.
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield
 
 
 @torch.no_grad()
 def latency(
-    models: dict[str, nn.Module], input_shape: tuple[int, int, int], *, batch_size: int, runs: int = 50
+    models: dict[str, nn.Module],
+    input_shape: tuple[int, ...],
+    kind: Kind = CLASSIFICATION,
+    *,
+    batch_size: int,
+    runs: int = 50,
 ) -> dict[str, Any]:
     """Median and interquartile range of the forward time of several networks, measured in turns.
 
     Args:
         models: Networks by name; they are run one after the other in every round, so that drift hits all alike.
-        input_shape: (channels, height, width).
-        batch_size: Examples per forward pass.
+        input_shape: Of one input.
+        kind: Says what an input is.
+        batch_size: Inputs per forward pass.
         runs: Rounds after two of warm-up.
     """
     device = next(next(iter(models.values())).parameters()).device
-    x = torch.zeros(batch_size, *input_shape, device=device).contiguous(memory_format=torch.channels_last)
+    x = laid_out(kind.example(input_shape, batch_size, device))
     times: dict[str, list[float]] = {name: [] for name in models}
     for number in range(runs + 2):
         for name, model in models.items():

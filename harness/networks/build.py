@@ -13,23 +13,28 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from harness.kinds import Kind
+from harness.kinds.classification import KIND as CLASSIFICATION
 from harness.networks import names, zoo
 from harness.networks.names import ModelError
 
 __all__ = ["ModelError", "build"]
 
+IMAGE_DIMENSIONS = 3
 
-def build(name: str, *, num_classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
+
+def build(name: str, *, num_classes: int, input_shape: tuple[int, ...], kind: Kind = CLASSIFICATION) -> nn.Module:
     """A freshly initialised network on the CPU; its weights depend on torch's global generator alone.
 
     Args:
         name: One of architectures/, torchvision's classification networks or timm's, looked up in this order; `timm.`
             in front of it skips the first two.
         num_classes: Outputs.
-        input_shape: (channels, height, width) of an image.
+        input_shape: Of one input.
+        kind: Says what an input and an output are.
 
     Raises:
-        ModelError: nobody knows the name, or the network was not made for such images.
+        ModelError: nobody knows the name, or the network was not made for such inputs.
     """
     path = names.file_of(name)
     if path is None:
@@ -39,10 +44,10 @@ def build(name: str, *, num_classes: int, input_shape: tuple[int, int, int]) -> 
         model = build_one(name, num_classes=num_classes, input_shape=input_shape)
     except (AssertionError, RuntimeError, ValueError, TypeError) as error:
         shape = " x ".join(map(str, input_shape))
-        raise ModelError(f"{name} cannot be built for images of {shape} ({error})") from error
+        raise ModelError(f"{name} cannot be built for {kind.noun} of {shape} ({error})") from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"build() of {name} must return a torch.nn.Module, not {type(model).__name__}")
-    _try(model, name, num_classes, input_shape)
+    _try(model, name, num_classes, input_shape, kind)
     return model
 
 
@@ -54,21 +59,26 @@ def _function(path: Path) -> Callable[..., nn.Module]:
     return module.build
 
 
-def _try(model: nn.Module, name: str, num_classes: int, input_shape: tuple[int, int, int]) -> None:
-    """Raise ModelError unless the network maps an image of this shape to logits."""
+def _try(model: nn.Module, name: str, num_classes: int, input_shape: tuple[int, ...], kind: Kind) -> None:
+    """Raise ModelError unless the network maps an input of this shape to what the kind's loss takes."""
     shape = " x ".join(map(str, input_shape))
     try:
         with torch.no_grad():
-            logits = model.eval()(torch.zeros(1, *input_shape))
+            outputs = model.eval()(kind.example(input_shape))
     except (RuntimeError, ValueError, AssertionError, IndexError, ZeroDivisionError) as error:
         reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise ModelError(
-            f"{name} cannot take images of {shape} ({reason}): set config key "
-            f"'datasets.<name>.image_size_by_model.{name}' to the size that it was made for, often 224"
-        ) from error
+        advice = "choose another network"
+        if len(input_shape) == IMAGE_DIMENSIONS:
+            key = f"'datasets.<name>.image_size_by_model.{name}'"
+            advice = f"set config key {key} to the size that it was made for, often 224"
+        raise ModelError(f"{name} cannot take {kind.noun} of {shape} ({reason}): {advice}") from error
     model.train()
-    if not isinstance(logits, Tensor) or logits.shape != (1, num_classes):
-        raise ModelError(f"{name} does not map an image of {shape} to {num_classes} logits: choose a classifier")
+    expected = (1, *kind.output_shape(input_shape, num_classes))
+    if not isinstance(outputs, Tensor) or outputs.shape != expected:
+        raise ModelError(
+            f"{name} does not map {kind.noun} of {shape} to outputs of {' x '.join(map(str, expected[1:]))}: "
+            f"choose a network for {kind.name}"
+        )
 
 
 def main() -> int:

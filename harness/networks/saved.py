@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from edropout.subnetworks.removal import prune
+from harness import kinds
+from harness.kinds.classification import KIND as CLASSIFICATION
 from harness.machine.files import ROOT, replacing, write_text
 from harness.networks.build import ModelError, build
 
@@ -22,7 +24,13 @@ __all__ = ["ModelError", "load", "save"]
 
 
 def save(
-    folder: str | Path, model: nn.Module, *, name: str, num_classes: int, input_shape: tuple[int, int, int]
+    folder: str | Path,
+    model: nn.Module,
+    *,
+    name: str,
+    num_classes: int,
+    input_shape: tuple[int, ...],
+    kind: kinds.Kind = CLASSIFICATION,
 ) -> None:
     """Store the weights in model.safetensors and what is needed to rebuild the network in model.json.
 
@@ -35,6 +43,7 @@ def save(
         name: Architecture it was built as.
         num_classes: As for `build`.
         input_shape: As for `build`.
+        kind: As for `build`.
     """
     kept: Mapping[str, Tensor] | None = getattr(model, "kept", None)
     weights = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
@@ -44,6 +53,7 @@ def save(
         "architecture": name,
         "built_by": getattr(model, "built_by", None),
         "changed_by": getattr(model, "changed_by", None),
+        "kind": kind.name,
         "num_classes": num_classes,
         "input_shape": list(input_shape),
         "kept": None if kept is None else {layer: _indices(units) for layer, units in kept.items()},
@@ -59,18 +69,18 @@ def load(folder: str | Path) -> nn.Module:
     """
     folder = Path(folder)
     content = _description(folder / "model.json")
-    shape = tuple(content["input_shape"])
+    shape, kind = tuple(content["input_shape"]), kinds.named(content.get("kind", kinds.DEFAULT))
     with torch.random.fork_rng(devices=[]):
         if content.get("built_by"):
             model = _method(folder, content["built_by"]).build(**content["built_by"]["arguments"])
         else:
-            model = build(content["architecture"], num_classes=content["num_classes"], input_shape=shape)
+            model = build(content["architecture"], num_classes=content["num_classes"], input_shape=shape, kind=kind)
         if content.get("changed_by"):
             model = _method(folder, content["changed_by"]).change(model, **content["changed_by"]["arguments"])
     if content["kept"] is not None:
         sizes = {layer: _units(model, layer, folder) for layer in content["kept"]}
         kept = {layer: _mask(indices, sizes[layer]) for layer, indices in content["kept"].items()}
-        model = prune(model, kept, torch.zeros(1, *shape))
+        model = prune(model, kept, kind.example(shape))
     path = folder / "model.safetensors"
     try:
         model.load_state_dict(load_file(path))

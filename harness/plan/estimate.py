@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 import os
 import statistics
 import sys
@@ -24,6 +25,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import kinds
+from harness.kinds import Kind
 from harness.machine.devices import DeviceError, make_deterministic, wanted_device
 from harness.machine.files import read_json, write_text
 from harness.plan import configuration, grid
@@ -42,12 +45,21 @@ TRAINING_EXAMPLES = {
     "flowers": (6_149, (3, 224, 224), 102),
     "imagenet": (1_231_167, (3, 224, 224), 1000),
     "imagefolder": (50_000, (3, 32, 32), 10),
+    "ptb": (929_589, (), 10_000),
+    "wikitext2": (2_088_628, (), 33_278),
+    "text": (1_000_000, (), 10_000),
+    "grammar": (33_846, (), 65),
+    "diabetes": (310, (10,), 1),
+    "uci": (7_373, (8,), 1),
 }
-"""Training examples after the validation split, shape of an image, classes; for `imagefolder` a guess."""
+"""Training examples after the validation split, shape of an image or a row, outputs; of a text its tokens and words.
+For `imagefolder` and `text` a guess; `uci` is kin8nm."""
 PHOTO = (500, 375)
 """Width and height of the JPEG file whose reading is timed, those of an average image of ImageNet."""
 PHOTOS = {"flowers": 8_189, "imagenet": 1_331_167, "imagefolder": 62_500}
 """All images of the datasets that come as files: they stay files if they would take too much memory decoded."""
+MANY_OUTPUTS = 1000
+"""Up to so many, datasets that differ in their number alone share what was timed."""
 CALIBRATION = Path("results/calibration.json")
 CPU_PIXELS = 8 * 224 * 224
 """Pixels of a timed step on a CPU, where a whole batch of large images takes minutes and tens of gigabytes."""
@@ -158,22 +170,26 @@ def cost_of_dense(cell: grid.Cell, timed: dict[str, float], steps: int) -> tuple
     from harness.sources.store import DECODED_BYTES
 
     data, recipe = cell["config"]["data"], Recipe.of(**cell["config"]["recipe"])
-    examples, (channels, *size), classes = TRAINING_EXAMPLES[data["source"]]
-    size = [data["image_size"]] * 2 if "image_size" in data else size
+    examples, shape, outputs = TRAINING_EXAMPLES[data["source"]]
+    kind = kinds.named(kinds.of_data(data))
+    if "image_size" in data:
+        shape = (shape[0], data["image_size"], data["image_size"])
+    elif not shape:
+        shape = (recipe.unroll,)
     device = device_of_jobs()
     torch.set_num_threads(recipe.threads)
     make_deterministic(device)
-    model = build.build(cell["model"], num_classes=classes, input_shape=(channels, *size))
-    kinds = (recipe.batch_size, asdict(recipe.optimizer), recipe.precision, recipe.threads, steps)
-    key = json.dumps([cell["model"], size, *kinds], sort_keys=True)
+    model = build.build(cell["model"], num_classes=outputs, input_shape=shape, kind=kind)
+    settings = (recipe.batch_size, asdict(recipe.optimizer), recipe.precision, recipe.threads, steps)
+    key = json.dumps([cell["model"], shape[-2:], outputs > MANY_OUTPUTS and outputs, *settings], sort_keys=True)
     if key not in timed:
         model = model.to(device, memory_format=torch.channels_last)
-        timed[key] = time_batch(model, recipe, (channels, *size), classes, steps)
+        timed[key] = time_batch(model, recipe, shape, kind, steps)
     examples = data.get("train_examples", examples)
-    epoch = timed[key] * -(-examples // recipe.batch_size)
-    if PHOTOS.get(data["source"], 0) * channels * size[0] * size[1] > DECODED_BYTES:
-        if (photo := f"photo {size[0]}") not in timed:
-            timed[photo] = time_photo(size[0])
+    epoch = timed[key] * -(-examples // (recipe.batch_size * kind.examples_in(shape)))
+    if PHOTOS.get(data["source"], 0) * math.prod(shape) > DECODED_BYTES:
+        if (photo := f"photo {shape[-1]}") not in timed:
+            timed[photo] = time_photo(shape[-1])
         reading = timed[photo] * examples / recipe.threads
         epoch = max(epoch, reading) if device.type == "cuda" else epoch + reading
     weight_bytes = sum(value.numel() * value.element_size() for value in model.state_dict().values())
@@ -201,38 +217,37 @@ def time_photo(size: int, rounds: int = 20) -> float:
     return statistics.median(times)
 
 
-def time_batch(model: nn.Module, recipe: Recipe, shape: tuple[int, ...], classes: int, steps: int) -> float:
-    """Seconds of a training step on a whole batch of images of `shape` (channels, height, width)."""
+def time_batch(model: nn.Module, recipe: Recipe, shape: tuple[int, ...], kind: Kind, steps: int) -> float:
+    """Seconds of a training step on a whole batch of inputs of `shape`."""
     import torch
 
     device = next(model.parameters()).device
-    few = max(1, CPU_PIXELS // (shape[1] * shape[2]))
+    few = max(1, CPU_PIXELS // math.prod(shape[1:])) if len(shape) > 1 else recipe.batch_size
     images = recipe.batch_size if device.type == "cuda" else min(recipe.batch_size, few)
     while True:
         try:
-            return time_step(model, recipe, (images, *shape), classes, steps) * recipe.batch_size / images
+            return time_step(model, recipe, kind.example(shape, images, device), steps) * recipe.batch_size / images
         except torch.OutOfMemoryError:
             if images == 1:
                 raise
             images //= 2
 
 
-def time_step(model: nn.Module, recipe: Recipe, shape: tuple[int, ...], classes: int, steps: int) -> float:
-    """Median seconds of a training step on random images of `shape` (images, channels, height, width)."""
+def time_step(model: nn.Module, recipe: Recipe, blank: torch.Tensor, steps: int) -> float:
+    """Median seconds of a training step on a batch like `blank`; images and rows are random."""
     import torch
 
-    from harness.training.loop import cross_entropy
+    from harness.measure.metrics import laid_out
 
     device = next(model.parameters()).device
     optimizer = recipe.make_optimizer(model.parameters())
-    x = torch.randn(shape, device=device).contiguous(memory_format=torch.channels_last)
-    y = torch.randint(classes, shape[:1], device=device)
+    x = laid_out(torch.randn_like(blank) if blank.is_floating_point() else blank)
     times = []
     for _ in range(steps + 1):
         started = time.perf_counter()
         optimizer.zero_grad()
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-            loss = cross_entropy(model, x, y)
+            loss = model(x).logsumexp(-1).mean()  # As dear as any kind's loss.
         loss.backward()
         optimizer.step()
         loss.item()

@@ -30,8 +30,8 @@ def check_ratio(prune_ratio: float, name: str = "prune_ratio") -> None:
 
 
 def example_of(task: Task) -> Tensor:
-    """One blank image of the task's shape, to trace networks with: (1, channels, height, width)."""
-    return torch.zeros(1, *task.input_shape, device=task.device)
+    """One blank input of the task's shape, to trace networks with: (1, *input_shape)."""
+    return task.example()
 
 
 def kept_count(width: int, prune_ratio: float) -> int:

@@ -23,8 +23,10 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
+from harness import kinds
 from harness.config.recipe import Recipe
 from harness.data import dataset
+from harness.kinds.classification import KIND as CLASSIFICATION
 from harness.machine import distributed, provenance
 from harness.machine.devices import choose_device, make_deterministic, wanted_device
 from harness.machine.files import replacing
@@ -84,7 +86,8 @@ def main() -> int:
         return status
     tracker.finish(outcome)
     if outcome["status"] == "done":
-        _say(f"done: test top1 {outcome['test']['top1']:.4f}, kept ratio {outcome['size']['kept_ratio']:.4f}")
+        main = kinds.named(outcome["kind"]).main.name
+        _say(f"done: test {main} {outcome['test'][main]:.4f}, kept ratio {outcome['size']['kept_ratio']:.4f}")
     return status
 
 
@@ -109,6 +112,7 @@ def run_cell(arguments: Any, run: Run) -> dict[str, Any]:
         recipe=recipe,
         device=device,
         seed=derived_seed(cell["dataset"], cell["seed"]),
+        split=cell["seed"],
         image_size=cell["config"]["data"].get("image_size"),
     )
     distributed.check_batches(loaded.train)
@@ -116,6 +120,7 @@ def run_cell(arguments: Any, run: Run) -> dict[str, Any]:
         "name": cell["model"],
         "num_classes": loaded.num_classes,
         "input_shape": loaded.input_shape,
+        "kind": loaded.kind,
     }
     torch.manual_seed(derived_seed(cell["dataset"], cell["model"], cell["seed"]))
     model = build(**architecture).to(device, memory_format=torch.channels_last)
@@ -141,6 +146,7 @@ def run_cell(arguments: Any, run: Run) -> dict[str, Any]:
         seed=seed,
         inputs=inputs,
         run=run,
+        kind=loaded.kind,
     )
     dense_epochs = run.epoch
     # Before the method is read: whoever commits while it trains changes nothing of where its number comes from.
@@ -154,11 +160,18 @@ def run_cell(arguments: Any, run: Run) -> dict[str, Any]:
     network = structured.remove(network.eval(), example).to(memory_format=torch.channels_last)
     _say("evaluating once on the test set")
     saved.save(folder, network, **architecture)
+    val = metrics.evaluate(network, loaded.val, loaded.kind)
+    full_test = None
+    if run.full is not None:
+        full_val = metrics.evaluate(run.full, loaded.val, loaded.kind)
+        full_test = metrics.evaluate(run.full, loaded.test, loaded.kind, val=full_val)
     outcome = {
         **result.header(cell),
-        "test": metrics.evaluate(network, loaded.test),
-        "val": metrics.evaluate(network, loaded.val),
-        "full_test": metrics.evaluate(run.full, loaded.test) if run.full is not None else None,
+        "kind": loaded.kind.name,
+        "test": metrics.evaluate(network, loaded.test, loaded.kind, val=val),
+        "val": val,
+        "full_test": full_test,
+        "chance": loaded.chance(),
         "size": sizes(network, dense, folder, task),
         "layers": metrics.layer_ratios(network, dense),
         "budget": {
@@ -167,7 +180,7 @@ def run_cell(arguments: Any, run: Run) -> dict[str, Any]:
             "total_epochs": run.epoch,
         },
         "extra": dict(run.logged),
-        "latency": measured_latency({"model": network, "dense": dense}, loaded.input_shape),
+        "latency": measured_latency({"model": network, "dense": dense}, loaded.input_shape, loaded.kind),
         "time": training_time(run.history),
         "provenance": origin,
     }
@@ -224,20 +237,22 @@ def sizes(network: nn.Module, dense: nn.Module, folder: Path, task: Task) -> dic
         "dense_parameters": total,
         "nonzero": left,
         "kept_ratio": left / total,
-        "macs": metrics.macs(network, task.input_shape),
-        "dense_macs": metrics.macs(dense, task.input_shape),
+        "macs": metrics.macs(network, task.input_shape, task.kind),
+        "dense_macs": metrics.macs(dense, task.input_shape, task.kind),
         "file_bytes": (folder / "model.safetensors").stat().st_size,
-        "dense_file_bytes": len(save({name: value.contiguous() for name, value in dense.state_dict().items()})),
+        "dense_file_bytes": len(save({name: value.contiguous().clone() for name, value in dense.state_dict().items()})),
         "compressed_bytes": None if compressed is None else int(compressed),
     }
 
 
-def measured_latency(networks: dict[str, nn.Module], input_shape: tuple[int, int, int]) -> dict[str, Any]:
+def measured_latency(
+    networks: dict[str, nn.Module], input_shape: tuple[int, ...], kind: kinds.Kind = CLASSIFICATION
+) -> dict[str, Any]:
     """Forward times at `LATENCY_BATCH`, or at the largest half of it that fits into the GPU's memory."""
     batch_size = LATENCY_BATCH
     while True:
         try:
-            return metrics.latency(networks, input_shape, batch_size=batch_size)
+            return metrics.latency(networks, input_shape, kind, batch_size=batch_size)
         except torch.OutOfMemoryError:
             if batch_size == 1:
                 raise

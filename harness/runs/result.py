@@ -11,11 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from harness import kinds
 from harness.machine.files import ROOT, write_text
 
 SCHEMA_VERSION = 1
 VOLATILE = ("time", "latency", "provenance")
 """Sections that differ between two runs of a cell."""
+EVALUATIONS = ("test", "val", "full_test")
+"""Sections that hold the metrics of the cell's kind of task."""
 
 SCHEMA_PATH = ROOT / "workflow" / "schemas" / "metrics.schema.json"
 
@@ -42,6 +45,23 @@ def check(metrics: Any, *, source: str) -> None:
     if error is not None:
         key = ".".join(map(str, error.absolute_path)) or "the file"
         raise ResultError(f"{source}: {key}: {error.message}")
+    try:
+        kind = kind_of(metrics)
+    except kinds.KindError as error:
+        raise ResultError(f"{source}: kind: {error}") from error
+    for section in EVALUATIONS:
+        clause = next(kinds.bounds(kind, metrics[section]), None) if metrics.get(section) else None
+        if clause is not None:
+            raise ResultError(f"{source}: {section}.{clause}")
+
+
+def kind_of(metrics: Mapping[str, Any]) -> kinds.Kind:
+    """The kind of task of a result; one that does not say it is a classification.
+
+    Raises:
+        KindError: a kind that nobody has written.
+    """
+    return kinds.named(metrics.get("kind", kinds.DEFAULT))
 
 
 def _refuse_constant(name: str) -> float:

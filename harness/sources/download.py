@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import http.client
 import ssl
 import time
 import urllib.error
 import urllib.request
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +79,21 @@ def check(archive: Archive, path: Path) -> None:
     """Raise DataError if the file at `path` is not the published one."""
     if (found := md5(path)) != archive.md5:
         raise DataError(f"{path} is not the published file (md5 {found}, published {archive.md5}): delete it")
+
+
+def unpack(path: Path) -> bytes:
+    """The content of a file, gzipped if its name ends in .gz.
+
+    Raises:
+        DataError: it is truncated or damaged.
+    """
+    if path.suffix != ".gz":
+        return path.read_bytes()
+    try:
+        with gzip.open(path) as handle:
+            return handle.read()
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path} is truncated or damaged ({error}): delete it and start again") from error
 
 
 def md5(path: Path) -> str:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import hashlib
 import math
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from torch import Tensor
 
 from harness.data.prepared import DataError
 from harness.sources import Part, Source
-from harness.sources.download import Archive, fetch
+from harness.sources.download import Archive, fetch, unpack
 
 # Both are often handed on unpacked or packed anew; these are the MD5s of the unpacked files. For Kuzushiji only those
 # of the archives are published, so there the archives themselves are asked for.
@@ -68,7 +66,7 @@ def _contents(archives: list[Archive], folder: Path, download: bool, *, known: M
     found = {archive.filename: _known_content(folder / archive.filename, known) for archive in archives}
     contents = {name: content for name, content in found.items() if content is not None}
     needed = [archive for archive in archives if archive.filename not in contents]
-    return contents | {path.name: _unpack(path) for path in fetch(needed, folder, download=download)}
+    return contents | {path.name: unpack(path) for path in fetch(needed, folder, download=download)}
 
 
 def _known_content(packed: Path, known: Mapping[str, str]) -> bytes | None:
@@ -77,20 +75,10 @@ def _known_content(packed: Path, known: Mapping[str, str]) -> bytes | None:
     for path in (packed, plain):
         # What is damaged is refused as an archive, by its published checksum.
         with contextlib.suppress(FileNotFoundError, DataError):
-            content = _unpack(path)
+            content = unpack(path)
             if hashlib.md5(content).hexdigest() == known.get(plain.name):
                 return content
     return None
-
-
-def _unpack(path: Path) -> bytes:
-    if path.suffix != ".gz":
-        return path.read_bytes()
-    try:
-        with gzip.open(path) as handle:
-            return handle.read()
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path} is truncated or damaged ({error}): delete it and start again") from error
 
 
 def decode(content: bytes, *, path: Path) -> Tensor:

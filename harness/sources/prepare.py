@@ -19,9 +19,11 @@ import torch
 
 from harness.config.dataset import Dataset
 from harness.data.prepared import SPLITS, DataError, write
-from harness.sources import Source, check_classes, check_labels, some
+from harness.sources import Source, check_classes, check_labels, some, table, text
 from harness.sources.splits import per_class, stratified
 from harness.sources.store import contents
+from harness.sources.table import TableSource
+from harness.sources.text import TextSource
 
 KEYS = {field.name for field in fields(Dataset)}
 TEST_FRACTION = 0.2
@@ -47,6 +49,8 @@ def prepare(name: str, section: Mapping[str, Any], *, root: Path, out: Path, dow
     if unknown := sorted(set(section) - KEYS):
         raise DataError(f"config key 'datasets.{name}.{unknown[0]}' is unknown: the keys are {', '.join(sorted(KEYS))}")
     source = read_source(name, section, root=root, download=section.get("download", download))
+    if isinstance(source, TextSource | TableSource):
+        return write(out, *source.contents(name, section))
     check_labels(source, name=name)
     check_classes(source, name=name, num_classes=section.get("num_classes"))
     source = split(source, name, section)
@@ -56,7 +60,9 @@ def prepare(name: str, section: Mapping[str, Any], *, root: Path, out: Path, dow
     return checksum
 
 
-def read_source(name: str, section: Mapping[str, Any], *, root: Path, download: bool) -> Source:
+def read_source(
+    name: str, section: Mapping[str, Any], *, root: Path, download: bool
+) -> Source | TextSource | TableSource:
     """The dataset as published. Each reader is imported only when it is needed."""
     match section["source"]:
         case "digits":
@@ -82,11 +88,29 @@ def read_source(name: str, section: Mapping[str, Any], *, root: Path, download: 
         case "imagefolder":
             from harness.sources import folder
 
-            if "path" not in section:
-                raise DataError(f"config key 'datasets.{name}.path' is missing: name the folder below the data root")
-            return folder.read_imagefolder(root / section["path"], num_classes=section.get("num_classes"))
+            path = root / _required("path", name, section)
+            return folder.read_imagefolder(path, num_classes=section.get("num_classes"))
+        case "ptb":
+            return text.read_penn(root, download=download)
+        case "wikitext2":
+            return text.read_wikitext(root, download=download)
+        case "text":
+            return text.read_text(root / _required("path", name, section))
+        case "grammar":
+            return text.read_grammar(section.get("split_seed", 0))
+        case "diabetes":
+            return table.read_diabetes()
+        case "uci":
+            return table.read_uci(_required("set", name, section), root, download=download)
         case other:
             raise DataError(f"config key 'datasets.{name}.source' is '{other}', which no reader knows: correct it")
+
+
+def _required(key: str, name: str, section: Mapping[str, Any]) -> str:
+    if key not in section:
+        what = "the folder below the data root" if key == "path" else "one of the UCI sets"
+        raise DataError(f"config key 'datasets.{name}.{key}' is missing: name {what}")
+    return section[key]
 
 
 def split(source: Source, name: str, section: Mapping[str, Any]) -> Source:

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from harness.config.recipe import Recipe
+from harness.kinds import Carry, Kind
 from harness.machine import distributed
-from harness.measure.metrics import evaluate
+from harness.measure.metrics import evaluate, laid_out
 
 READ_EVERY_ON_GPU = 20
 """Batches between two looks at the loss: each look makes the host wait for the GPU."""
@@ -43,19 +43,16 @@ class Progress:
     epoch_seconds: float = 0.0
 
 
-def cross_entropy(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Mean cross-entropy of the model's logits."""
-    return functional.cross_entropy(model(x), y)
-
-
 def run_epochs(
     model: nn.Module,
     train_loader: Any,
     val_loader: Any,
     recipe: Recipe,
+    kind: Kind,
     *,
     optimizer: torch.optim.Optimizer,
     progress: Progress,
+    carry: Carry,
     last_epoch: int,
     loss: Callable[[Tensor, Tensor], Tensor],
     step: Callable[[torch.optim.Optimizer], Any],
@@ -69,9 +66,11 @@ def run_epochs(
         model: The network whose training mode is switched; `loss` decides what is run.
         train_loader: Yields (x, y) of an epoch from any batch on: `epoch(index, start=batch)`.
         val_loader: Validation batches; evaluated after each epoch.
-        recipe: Learning rates and precision.
+        recipe: Learning rates, clipping and precision.
+        kind: What validation measures.
         optimizer: Steps over the parameters; its learning rate is set here.
         progress: Where to start; kept up to date in place.
+        carry: What the network carries from batch to batch of an epoch.
         last_epoch: The epoch before which to stop.
         loss: Mean loss of a batch.
         step: Applies the gradient.
@@ -92,25 +91,32 @@ def run_epochs(
             group["lr"] = recipe.learning_rate(progress.epoch)
         unread: list[tuple[Tensor, int | Tensor]] = []
         started = time.perf_counter()
-        for batch, (x, y) in enumerate(train_loader.epoch(progress.epoch, start=progress.batch), progress.batch):
-            distributed.reseed(train_loader, progress.epoch, batch)
-            optimizer.zero_grad(set_to_none=True)
-            with autocast:
-                value = loss(x.contiguous(memory_format=torch.channels_last), y)
-            value.backward()
-            examples = distributed.average_(_left_by(value, model, optimizer), examples=len(y))
-            step(optimizer)
-            unread.append((value.detach(), examples))
-            if len(unread) == read_every:
-                _read(unread, progress)
-                progress.epoch_seconds += time.perf_counter() - started
-                on_batch(progress)
-                started = time.perf_counter()
+        if progress.batch == 0:
+            carry.reset()
+        with carry.attached():
+            for batch, (x, y) in enumerate(train_loader.epoch(progress.epoch, start=progress.batch), progress.batch):
+                distributed.reseed(train_loader, progress.epoch, batch)
+                optimizer.zero_grad(set_to_none=True)
+                with autocast:
+                    value = loss(laid_out(x), y)
+                value.backward()
+                examples = distributed.average_(_left_by(value, model, optimizer), examples=y.numel())
+                if recipe.clip is not None:
+                    nn.utils.clip_grad_norm_(_parameters(optimizer), recipe.clip)
+                step(optimizer)
+                carry.advance()
+                unread.append((value.detach(), examples))
+                if len(unread) == read_every:
+                    _read(unread, progress)
+                    progress.epoch_seconds += time.perf_counter() - started
+                    on_batch(progress)
+                    started = time.perf_counter()
         _read(unread, progress)
         progress.epoch_seconds += time.perf_counter() - started
         distributed.reseed(train_loader, progress.epoch)
         distributed.check_alike(model)
-        row = _row(progress, recipe, distributed.mean_of(evaluate(evaluated(), val_loader)))
+        val = evaluate(evaluated(), val_loader, kind, combine=distributed.mean_of)
+        row = _row(progress, recipe, val, kind)
         if not math.isfinite(row["val_loss"]):
             raise TrainingError(f"the validation loss became {row['val_loss']} after epoch {progress.epoch + 1}")
         progress.epoch, progress.batch = progress.epoch + 1, 0
@@ -121,9 +127,12 @@ def run_epochs(
 def _left_by(loss: Tensor, model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
     """What a batch leaves behind: its loss, gradients and running statistics."""
     yield loss
-    for group in optimizer.param_groups:
-        yield from (parameter.grad for parameter in group["params"] if parameter.grad is not None)
+    yield from (parameter.grad for parameter in _parameters(optimizer) if parameter.grad is not None)
     yield from (buffer for buffer in model.buffers() if buffer.is_floating_point())
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def _read(unread: list[tuple[Tensor, int | Tensor]], progress: Progress) -> None:
@@ -143,7 +152,7 @@ def _read(unread: list[tuple[Tensor, int | Tensor]], progress: Progress) -> None
     unread.clear()
 
 
-def _row(progress: Progress, recipe: Recipe, val: Mapping[str, float]) -> dict[str, float]:
+def _row(progress: Progress, recipe: Recipe, val: Mapping[str, float], kind: Kind) -> dict[str, float]:
     return {
         "epoch": progress.epoch + 1,
         "lr": recipe.learning_rate(progress.epoch),
@@ -151,5 +160,5 @@ def _row(progress: Progress, recipe: Recipe, val: Mapping[str, float]) -> dict[s
         "steps": progress.batch,
         "train_loss": progress.loss_sum / progress.examples,
         "val_loss": val["loss"],
-        "val_top1": val["top1"],
+        f"val_{kind.main.name}": val[kind.main.name],
     }

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from harness.config.recipe import Recipe
+from harness.kinds import Kind
 from harness.machine import distributed
 from harness.machine.files import write_text
 from harness.training import checkpoint
@@ -36,6 +37,7 @@ class Phase:
         train_loader: Any,
         val_loader: Any,
         recipe: Recipe,
+        kind: Kind,
         device: torch.device,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
@@ -45,7 +47,8 @@ class Phase:
     ) -> None:
         self.memory, self.recipe, self.device = memory, recipe, device
         self.train_loader, self.val_loader = train_loader, val_loader
-        self.parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, **state}
+        self.kind, self.carry = kind, kind.carry(model)
+        self.parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "carry": self.carry, **state}
         self.model, self.last_epoch, self.columns = model, last_epoch, columns
         self.progress = Progress(epoch=memory.epoch)
 
@@ -58,8 +61,10 @@ class Phase:
                 self.train_loader,
                 self.val_loader,
                 self.recipe,
+                self.kind,
                 optimizer=self.parts["optimizer"],
                 progress=self.progress,
+                carry=self.carry,
                 last_epoch=self.last_epoch,
                 on_batch=self._on_batch,
                 on_epoch=self._on_epoch,
@@ -132,14 +137,14 @@ class Phase:
             self._save_if_due()
 
     def _report(self, row: Mapping[str, Any]) -> None:
-        epochs, done = self.recipe.epochs, row["epoch"]
+        epochs, done, main = self.recipe.epochs, row["epoch"], self.kind.main.name
         left = statistics.median(entry["seconds"] for entry in self.memory.history) * (epochs - done)
         self.memory.say(
             f"epoch {done}/{epochs}  lr {row['lr']:.4g}  train loss {row['train_loss']:.4f}  "
-            f"val loss {row['val_loss']:.4f}  val top1 {row['val_top1']:.4f}  "
+            f"val loss {row['val_loss']:.4f}  val {main} {row[f'val_{main}']:.4f}  "
             f"{row['seconds']:.2f} s/epoch  {left:.0f} s left"
         )
-        fields = {"epoch": done, "epochs": epochs, "loss": row["train_loss"], "val_top1": row["val_top1"]}
+        fields = {"epoch": done, "epochs": epochs, "loss": row["train_loss"], f"val_{main}": row[f"val_{main}"]}
         fields |= {"seconds_left": round(left, 1), "pid": os.getpid()}
         write_text(self.memory.folder / "progress.json", json.dumps(fields) + "\n")
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from harness.config.recipe import Recipe
-from harness.training.loop import Stateful, cross_entropy
+from harness.kinds import Kind
+from harness.kinds.classification import KIND as CLASSIFICATION
+from harness.training.loop import Stateful
 from harness.training.memory import Run
 from harness.training.phase import Phase
 
@@ -30,24 +31,26 @@ class Task:
         train_loader: `epoch(index, start=0)` yields (x, y) of the training set, augmented; `len()` counts batches,
             `num_examples` what they come from.
         val_loader: Iterable of (x, y) of the validation set, not augmented.
-        num_classes: Number of classes.
-        input_shape: (channels, height, width) of x.
+        num_classes: Number of classes, of words in the vocabulary, or of targets.
+        input_shape: Of one x: (channels, height, width), (time,) or (features,).
         recipe: How every method of this dataset is trained.
         device: Where x, y and the network live.
         seed: The cell's seed.
         inputs: Files that the method's rule names among its inputs, such as `init`; empty for most.
         run: The run's memory; not for methods.
+        kind: Classification, language or regression: what the outputs, the targets and the metrics are.
     """
 
     train_loader: Any
     val_loader: Any
     num_classes: int
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     recipe: Recipe
     device: torch.device
     seed: int
     inputs: Mapping[str, Path]
     run: Run
+    kind: Kind = CLASSIFICATION
 
     @property
     def epochs_left(self) -> int:
@@ -61,7 +64,11 @@ class Task:
 
     def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Mean loss of what the network gave for a batch: what `train` lowers unless it is given another."""
-        return functional.cross_entropy(outputs, y)
+        return self.kind.loss(outputs, y)
+
+    def example(self, batch: int = 1) -> Tensor:
+        """A blank input, to trace networks with: (batch, *input_shape)."""
+        return self.kind.example(self.input_shape, batch, self.device)
 
     def generator(self, purpose: str) -> torch.Generator:
         """A seeded CPU generator of its own for each purpose; the same one after a resume."""
@@ -95,7 +102,7 @@ class Task:
         Args:
             model: The network.
             epochs: How many epochs of the budget to use; all that are left by default.
-            loss: Mean loss of a batch (x, y); cross-entropy of `model(x)` by default, compiled if the recipe says so.
+            loss: Mean loss of a batch (x, y); `self.loss(model(x), y)` by default, compiled if the recipe says so.
             step: Applies the gradients; `optimizer.step()` by default.
             state: Named objects with `state_dict` and `load_state_dict` whose state belongs to the checkpoint.
             evaluated: Gives the network that validation measures after each epoch; `model` by default.
@@ -123,6 +130,7 @@ class Task:
             train_loader=self.train_loader,
             val_loader=self.val_loader,
             recipe=self.recipe,
+            kind=self.kind,
             device=self.device,
             model=model,
             optimizer=optimizer,
@@ -131,7 +139,7 @@ class Task:
             columns=columns,
         )
         phase.run(
-            loss=loss or (lambda x, y: cross_entropy(runnable, x, y)),
+            loss=loss or (lambda x, y: self.loss(runnable(x), y)),
             step=step or (lambda chosen: chosen.step()),
             evaluated=evaluated or (lambda: model),
         )

@@ -89,7 +89,7 @@ def test_rate_0_trains_the_dense_network_bit_for_bit(tmp_path):
         (plain, {"rate": 1.0}, "rate must be at least 0 and less than 1, not 1.0"),
         (plain, {"schedule": "cosine"}, "schedule must be one of constant, early, late, not 'cosine'"),
         (plain, {"cutoff": 0.0}, "cutoff must be more than 0"),
-        (lambda: nn.Sequential(nn.Conv2d(1, 3, 8), nn.Flatten()), {}, "has no Linear that reads hidden units"),
+        (lambda: nn.Sequential(nn.Conv2d(1, 3, 8), nn.Flatten()), {}, "has no Linear or RNNBase that reads"),
         (lambda: nn.Sequential(nn.Conv2d(1, 3, 8), nn.Flatten()), {"spatial": True}, "has no Conv2d that reads"),
     ],
 )

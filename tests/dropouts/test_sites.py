@@ -89,7 +89,7 @@ def test_a_convolution_that_reads_the_image_lets_every_linear_layer_have_one():
 
 
 def test_a_network_that_reads_no_hidden_units_is_refused():
-    with pytest.raises(ValueError, match="Sequential has no Linear that reads hidden units"):
+    with pytest.raises(ValueError, match="Sequential has no Linear or RNNBase that reads hidden units"):
         dropouts.put_before(nn.Sequential(nn.Linear(3, 2)), lambda reader: dropouts.Gaussian())
 
 

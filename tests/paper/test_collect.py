@@ -68,7 +68,7 @@ def test_failed_and_missing_cells_are_rows_without_numbers_in_both_evaluations(c
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda content: content["test"].update(top1=1.2), "test: "),
+        (lambda content: content["test"].update(top1=1.2), "test.top1: 1.2 is greater than the maximum of 1"),
         (lambda content: content["test"].update(top1=0.9512345), "not a number of right answers out of 10000"),
         (lambda content: content["test"].update(top3=0.5), "test.top1 = .* is above test.top3 = 0.5"),
         (lambda content: content["test"].update(loss=float("nan")), "NaN is not a number"),

@@ -74,11 +74,11 @@ def test_a_result_without_its_numbers_is_done_and_tells_none(tmp_path, monkeypat
 def test_few_large_images_are_timed_on_a_cpu_and_fewer_if_memory_is_short(monkeypatch, batch_size, side, fits, timed):
     shapes = []
 
-    def time_step(model, recipe, shape, classes, steps):
-        shapes.append(shape)
-        if shape[0] > fits:
+    def time_step(model, recipe, blank, steps):
+        shapes.append(tuple(blank.shape))
+        if len(blank) > fits:
             raise torch.OutOfMemoryError
-        return 0.5 * shape[0]
+        return 0.5 * len(blank)
 
     monkeypatch.setattr(estimate, "time_step", time_step)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -78,19 +78,19 @@ def test_out_of_memory_says_which_batch_size_to_set(monkeypatch):
     network = nn.Linear(1, 1)
     monkeypatch.setattr(network, "forward", full)
     with pytest.raises(RuntimeError) as caught:
-        cell.measure.evaluate(network, [(torch.zeros(1, 1, 1, 1), torch.zeros(1))])
+        cell.metrics.evaluate(network, [(torch.zeros(1, 1, 1, 1), torch.zeros(1))])
     assert "set eval_batch_size in the dataset's recipe in config.yaml to 250, now it is 500" in cell.sentence(
         caught.value, recipe
     )
 
 
 def test_latency_is_measured_on_a_smaller_batch_where_memory_ends(monkeypatch):
-    def latency(networks, input_shape, *, batch_size):
+    def latency(networks, input_shape, kind, *, batch_size):
         if batch_size > 8:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return {"batch_size": batch_size}
 
-    monkeypatch.setattr(cell.measure, "latency", latency)
+    monkeypatch.setattr(cell.metrics, "latency", latency)
     assert cell.measured_latency({}, (1, 8, 8)) == {"batch_size": 8}
 
 
