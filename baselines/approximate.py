@@ -72,7 +72,7 @@ def fit(
         recurrent=recurrent,
         generator=task.generator("patterns"),
     )
-    optimizer = {**task.recipe.optimizer, "lr": lr_factor * task.recipe.optimizer["lr"]}
+    optimizer = replace(task.recipe.optimizer, lr=lr_factor * task.recipe.optimizer.lr)
     task = replace(task, recipe=replace(task.recipe, optimizer=optimizer))
     steps = Steps(approximate, len(task.train_loader), lazy=lazy)
     task.train(model, loss=lambda x, y: task.loss(model(x), y), step=steps, state={"approximate": steps})

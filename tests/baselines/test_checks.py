@@ -4,6 +4,7 @@ import pytest
 import torch
 from small_networks import residual
 from torch import nn
+from torch.nn.utils import prune
 
 from harness.runs import checks
 from harness.runs.checks import RECIPE, Subject
@@ -118,6 +119,27 @@ def leaks_a_norm_bias(model, task):
     return model
 
 
+def zeroes_filters_and_trains(model, task):
+    with torch.no_grad():
+        model[3].conv1.weight[:4] = 0
+    return task.train(model)
+
+
+def says_that_it_prunes(model, task, *, prune_ratio=0.5):
+    return task.train(model)
+
+
+def keeps_its_mask_beside_the_weights(model, task, *, prune_ratio=0.5):
+    prune.l1_unstructured(model[3].conv1, "weight", amount=prune_ratio)
+    return task.train(model)
+
+
+def starts_a_layer_at_zero(model, task):
+    with torch.no_grad():
+        model[3].conv2.weight.zero_()
+    return task.train(model)
+
+
 @pytest.mark.parametrize(
     ("fit", "check", "sentence"),
     [
@@ -134,6 +156,13 @@ def leaks_a_norm_bias(model, task):
         (own_loop, checks.check_an_interrupted_run_ends_with_the_same_bits, "train with task.train"),
         (looks_at_other_images, checks.check_evaluation_is_deterministic_and_sees_each_image_alone, "other images"),
         (stays_random, checks.check_evaluation_is_deterministic_and_sees_each_image_alone, "same images differ"),
+        (
+            zeroes_filters_and_trains,
+            checks.check_what_is_pruned_is_gone_at_the_end,
+            r"288 of 288 weights of '3.conv1.w",
+        ),
+        (says_that_it_prunes, checks.check_what_is_pruned_is_gone_at_the_end, "prunes a share of 0.5 and .* are left"),
+        (keeps_its_mask_beside_the_weights, checks.check_what_is_pruned_is_gone_at_the_end, "made permanent by its"),
         (leaks_a_norm_bias, checks.check_removal_does_not_change_the_logits, "cannot be removed"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
@@ -142,7 +171,7 @@ def test_a_method_that_breaks_a_rule_is_told_which(fit, check, sentence):
     torch.set_num_threads(1)
     options = {"rate": 0.5} if fit is without_default else {}
     with pytest.raises(AssertionError, match=sentence):
-        check(Subject(fit, residual, hyperparameters=options))
+        check(Subject(fit, residual, from_dense=fit is zeroes_filters_and_trains, hyperparameters=options))
 
 
 def test_a_method_that_reads_a_file_beside_its_inputs_is_caught(tmp_path):
@@ -155,6 +184,10 @@ def test_a_method_that_reads_a_file_beside_its_inputs_is_caught(tmp_path):
 
     with pytest.raises(AssertionError, match=r"test_set\.safetensors, which is none of its inputs"):
         checks.check_never_sees_the_test_set(Subject(fit, residual))
+
+
+def test_a_layer_that_starts_at_zero_has_not_been_pruned():
+    checks.check_what_is_pruned_is_gone_at_the_end(Subject(starts_a_layer_at_zero, residual))
 
 
 @pytest.mark.parametrize("check", checks.CHECKS)
