@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import torch
@@ -60,10 +60,10 @@ def check_counts(**values: tuple[int | None, int]) -> None:
             raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
 
 
-def check_owner(optimizer: Optimizer, model: nn.Module) -> None:
-    """Raises ValueError if the optimiser has no parameter of the network."""
-    own = set(model.parameters())
-    if not any(parameter in own for group in optimizer.param_groups for parameter in group["params"]):
+def check_owner(optimizer: Optimizer, cut: Container[nn.Parameter], model: nn.Module) -> None:
+    """Raises ValueError if the optimiser has no parameter of the network, `cut` ones among them."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if not any(parameter in cut for parameter in parameters) and set(parameters).isdisjoint(model.parameters()):
         raise ValueError(f"this {type(optimizer).__name__} has no parameter of the network that is searched: make it "
                          "from the parameters of the model that EDropout was given, after its last change")  # fmt: skip
 
@@ -90,19 +90,25 @@ def _alike(one: Tensor, other: Tensor) -> bool:
     return one.dtype == other.dtype or (one.is_floating_point() and other.is_floating_point())
 
 
-def check_batch(graph: Graph, modules: Mapping[str, nn.Module], x: Tensor, y: Tensor) -> None:
-    """Raises ValueError if labels and logits do not fit or a batch norm would see one value for each channel."""
+def check_labels(graph: Graph, x: Tensor, y: Any) -> None:
+    """Raises ValueError if labels and logits do not fit the margin of class numbers."""
     shape = graph.shapes.get(graph.steps[-1].name)
     if shape is None or len(shape) != 2 or shape[1] < 2:
-        raise ValueError("the network must return one tensor of logits, (batch, classes), of at least two classes")
+        raise ValueError("the network must return one tensor of logits, (batch, classes), of at least two classes: for "
+                         "other outputs give EDropout an energy, as energy=edropout.energy.dense_margin")  # fmt: skip
     if not isinstance(y, Tensor) or y.shape != x.shape[:1] or y.dtype != torch.int64:
         raise ValueError(f"labels must be {len(x)} int64 class numbers, not "
-                         f"{f'{tuple(y.shape)} {y.dtype}' if isinstance(y, Tensor) else type(y).__name__}")  # fmt: skip
-    if len(y) == 0:
-        raise ValueError("the batch is empty")
+                         f"{f'{tuple(y.shape)} {y.dtype}' if isinstance(y, Tensor) else type(y).__name__}: for other "
+                         "targets give EDropout an energy, as energy=edropout.energy.soft_margin")  # fmt: skip
     low, high = int(y.min()), int(y.max())
     if low < 0 or high >= shape[1]:
         raise ValueError(f"labels must be in 0..{shape[1] - 1}, but the batch has {low}..{high}")
+
+
+def check_batch(graph: Graph, modules: Mapping[str, nn.Module], x: Tensor) -> None:
+    """Raises ValueError if there is nothing in the batch or a batch norm would see one value for each channel."""
+    if len(x) == 0:
+        raise ValueError("the batch is empty")
     if len(x) > 1:
         return
     for step in graph.steps:

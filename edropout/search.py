@@ -16,15 +16,16 @@ from edropout import evolution
 from edropout.checks import (
     check_batch,
     check_counts,
+    check_labels,
     check_network,
     check_owner,
     check_probabilities,
     check_state,
     unwrapped,
 )
-from edropout.energy import energy
+from edropout.energy import Energy, batch_energy, margin
 from edropout.subnetworks import distributed
-from edropout.subnetworks.engine import Engine
+from edropout.subnetworks.engine import Engine, first_examples
 from edropout.subnetworks.evaluation import authors_counts, full_copy, parameter_counts, recalibrate_
 from edropout.subnetworks.kept_step import KeptStep
 from edropout.subnetworks.layout import Plan
@@ -72,6 +73,8 @@ class EDropout:
         reevaluate_every: Measure the energies of the surviving states anew on every n-th batch; 0 for never, which is
             what the authors' code does: a survivor then keeps the energy of the batch on which it was born.
         mutation: Makes mutants; `evolution.mutate_as_released` is the authors' code, for ablation.
+        energy: Of (outputs, targets) of a batch, one number for each example, (batch,), low for a good sub-network; the
+            paper's margin for class numbers. `edropout.energy` has one for each kind of target.
         units: What can be dropped; None for `Units(model)`.
         candidates_per_step: States that get a candidate on each batch, taking turns; None for all of them as in the
             paper. Half of them halve the cost of the search, each candidate is still measured exactly.
@@ -100,6 +103,7 @@ class EDropout:
         freeze_epoch: int | None = 100,
         reevaluate_every: int = 0,
         mutation: Mutation = evolution.mutate,
+        energy: Energy = margin,
         units: Units | None = None,
         candidates_per_step: int | None = None,
         target: Target | None = None,
@@ -128,6 +132,7 @@ class EDropout:
             raise ValueError(f"target must be a Target, as Target(kept=0.2, warm_up=100, steps=1000), not {target!r}")
         self.units = Units(self.model) if units is None else units
         self.units.check(self.model)
+        self.energy = energy
         self.mutation_factor, self.crossover_rate, self.mutation = mutation_factor, crossover_rate, mutation
         self.freeze_epoch, self.reevaluate_every, self.workers = freeze_epoch, reevaluate_every, workers
         self.candidates_per_step = population_size if candidates_per_step is None else candidates_per_step
@@ -169,9 +174,9 @@ class EDropout:
     def loss(
         self,
         x: Tensor,
-        y: Tensor,
+        y: Any,
         *,
-        criterion: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+        criterion: Callable[[Any, Any], Tensor] = F.cross_entropy,
         evolve: bool | None = None,
     ) -> Tensor:
         """Evolves the population on the batch unless it is frozen; returns `criterion` under the best state.
@@ -181,28 +186,31 @@ class EDropout:
 
         Args:
             x: (batch, ...) float, the network's input.
-            y: (batch,) int64, classes.
-            criterion: Training loss of (logits, y).
+            y: The targets: (batch,) int64 class numbers unless the energy takes others, as tensors, or tuples or
+                dictionaries of tensors, with an entry for each example.
+            criterion: Training loss of (outputs, y).
             evolve: False where the states must stay, as for a second forward pass before a loop's very first step;
                 True to evolve in any case.
 
         Raises:
-            ValueError: A label is no class, the logits are not numbers, or a batch norm would see a single value for
+            ValueError: A label is no class, the outputs are not numbers, or a batch norm would see a single value for
                 each channel. Nothing has changed then.
         """
         if not isinstance(x, Tensor):
             raise ValueError(f"the input must be a tensor, not {type(x).__name__}")
         engine = self._engine_for(x)
-        check_batch(engine.structure.graph, engine.modules, x, y)
+        check_batch(engine.structure.graph, engine.modules, x)
+        if self.energy is margin:
+            check_labels(engine.structure.graph, x, y)
         with self._undone_on_error():
             if not self.frozen and (not self._evolved if evolve is None else evolve):
                 self._evolve(engine, x, y)
                 self._evolved = True
-            logits, plan = engine.train(self.best_state, x)
+            outputs, plan = engine.train(self.best_state, x)
         if plan is not self._plan:
             self._plan, self._parts = plan, parts(engine.modules, plan)
         self._averaged, self._credit = False, None
-        return criterion(logits, y)
+        return criterion(outputs, y)
 
     def step(
         self,
@@ -228,7 +236,7 @@ class EDropout:
             ValueError: The step would not be exact, or the optimiser has no parameter of this network. Nothing has
                 changed then.
         """
-        check_owner(optimizer, self.model)
+        check_owner(optimizer, self._parts, self.model)
         rules = self._kept_step.prepare(optimizer, self._parts, final=self.frozen, closure=closure)
         self.average_gradients()
         if self.target is not None and self.target.informed and not self.frozen:
@@ -377,7 +385,7 @@ class EDropout:
         self.history = [dict(values) for values in state["history"]]
         self._sums, self._evolved = dict(state["sums"]), state["evolved"]
 
-    def _evolve(self, engine: Engine, x: Tensor, y: Tensor) -> None:
+    def _evolve(self, engine: Engine, x: Tensor, y: Any) -> None:
         """Mutation, crossover, selection on one batch."""
         if self.target is not None and self.target.stage(self.steps) == 0:
             self.steps += 1
@@ -393,7 +401,7 @@ class EDropout:
         size, first = len(population), self.steps * self.candidates_per_step
         turn = (torch.arange(self.candidates_per_step, device=population.device) + first) % size
         states = torch.cat([population, candidates[turn]]) if anew else candidates[turn]
-        seen = x[: self.energy_examples], y[: self.energy_examples]
+        seen = x[: self.energy_examples], first_examples(y, self.energy_examples)
         found = engine.energies(states, *seen, known=None if anew else (population, self.energies))
         energies = found[:size] if anew else self.energies.to(found.dtype)
         rivals = torch.full_like(energies, torch.inf).index_copy_(0, turn, found[-len(turn) :])
@@ -457,7 +465,12 @@ class EDropout:
         """The analysis of the network for inputs of this size, anew when it meets a new size or network."""
         if self._engine is None or not self._engine.fits(x):
             self._engine = Engine(
-                self.model, self.units, energy, x, workers=self.workers, energy_dtype=self.energy_dtype
+                self.model,
+                self.units,
+                batch_energy(self.energy),
+                x,
+                workers=self.workers,
+                energy_dtype=self.energy_dtype,
             )
         return self._engine
 

@@ -31,7 +31,7 @@ class Candidates:
         modules: Modules that its graph calls.
         structure: Its analysed graph.
         units: The meaning of a state.
-        energy: Of logits and targets, a scalar.
+        energy: Of outputs and targets, a scalar.
         workers: Threads on a CPU, each computing one candidate at a time; None for torch.get_num_threads().
         dtype: Precision under autocast; None for the caller's.
     """
@@ -42,7 +42,7 @@ class Candidates:
         modules: Mapping[str, nn.Module],
         structure: Structure,
         units: Units,
-        energy: Callable[[Tensor, Tensor], Tensor],
+        energy: Callable[[Any, Any], Tensor],
         *,
         workers: int | None = None,
         dtype: torch.dtype | None = None,
@@ -56,7 +56,7 @@ class Candidates:
         self.dense = frozenset(step.name for step in self.shared)
         self.pool: ThreadPoolExecutor | None = None
 
-    def energies(self, states: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    def energies(self, states: Tensor, x: Tensor, y: Any) -> Tensor:
         """Computes the energy of each state, (count, num_units) bool, on the batch: (count,) float."""
         norms = frozenset(name for name, module in self.modules.items() if module.training)
         runner = CompactRunner(self.model, self.modules, self.structure, candidate=True, trained_norms=norms)
@@ -88,7 +88,7 @@ class Candidates:
         return {chain[-1].name: runner.run(chain, dict(values), plan) for chain in self.first}
 
     def _energy(
-        self, runner: CompactRunner, steps: list[Step], kept: dict[str, Tensor], values: dict[str, Any], y: Tensor
+        self, runner: CompactRunner, steps: list[Step], kept: dict[str, Tensor], values: dict[str, Any], y: Any
     ) -> Tensor:
         plan = self.structure.plan(kept, dense=self.dense, filled=True)
         return self.energy(runner.run(steps, dict(values), plan), y)

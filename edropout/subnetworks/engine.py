@@ -13,6 +13,7 @@ from edropout.subnetworks.candidates import Candidates
 from edropout.subnetworks.channels import channels_last
 from edropout.subnetworks.compact import CompactRunner
 from edropout.subnetworks.evaluation import parameter_counts
+from edropout.subnetworks.graph import tensors
 from edropout.subnetworks.layout import Plan, Structure
 from edropout.subnetworks.observe import first_samples, follow
 from edropout.subnetworks.removal import check_exact
@@ -26,7 +27,7 @@ class Engine:
     Args:
         model: The network.
         units: The meaning of a state.
-        energy: Of logits and targets, a scalar.
+        energy: Of outputs and targets, a scalar.
         x: (batch, ...) an input of the size to prepare for.
         workers: Threads for the candidates on a CPU.
         energy_dtype: Precision of the energies under autocast; None for the caller's.
@@ -36,7 +37,7 @@ class Engine:
         self,
         model: nn.Module,
         units: Units,
-        energy: Callable[[Tensor, Tensor], Tensor],
+        energy: Callable[[Any, Any], Tensor],
         x: Tensor,
         *,
         workers: int | None,
@@ -72,13 +73,13 @@ class Engine:
 
             check_exact(self.model, self.modules, kept, self.example, self.structure.partners, compute)
 
-    def energies(self, states: Tensor, x: Tensor, y: Tensor, *, known: tuple[Tensor, Tensor] | None) -> Tensor:
+    def energies(self, states: Tensor, x: Tensor, y: Any, *, known: tuple[Tensor, Tensor] | None) -> Tensor:
         """Energies of states on a batch, averaged over the ranks; each distinct state is computed once.
 
         Args:
             states: (count, num_units) bool.
             x: (batch, ...) inputs.
-            y: (batch,) classes.
+            y: Targets.
             known: States whose energies need no new measurement, (m, num_units), with these energies, (m,).
 
         Raises:
@@ -92,7 +93,7 @@ class Engine:
         if places:
             measured = distributed.average(self.candidates.energies(states[places], x, y))
             if bool((measured.isnan() | (measured == -torch.inf)).any()):
-                raise ValueError("the energies are not numbers: the logits contain NaN or infinity")
+                raise ValueError("the energies are not numbers: the outputs contain NaN or infinity")
             found |= {packed[place]: value for place, value in zip(places, measured, strict=True)}
         return torch.stack([found[key] for key in packed])
 
@@ -102,11 +103,11 @@ class Engine:
         counts = parameter_counts(self.structure.graph, self.modules, plan).values()
         return (self._used - sum(full - left for left, full in counts)) / self._all
 
-    def train(self, state: Tensor, x: Tensor) -> tuple[Tensor, Plan]:
-        """Logits of the sub-network of `state`, ready for backward, and what is left of each layer.
+    def train(self, state: Tensor, x: Tensor) -> tuple[Any, Plan]:
+        """Outputs of the sub-network of `state`, ready for backward, and what is left of each layer.
 
         Raises:
-            ValueError: A logit is not a finite number; running statistics have not changed then.
+            ValueError: An output is not a finite number; running statistics have not changed then.
         """
         if self._last is None or not torch.equal(self._last[0], state):
             kept = self.units.kept(state.cpu())
@@ -115,15 +116,25 @@ class Engine:
         set_switches(self.modules, self.model)
         steps = self.structure.graph.steps
         self.trainer.forget_statistics()
-        logits = self.trainer.run(steps, {steps[0].name: channels_last(x)}, filled)
+        outputs = self.trainer.run(steps, {steps[0].name: channels_last(x)}, filled)
         # All ranks together, as one that ended alone would leave the others waiting.
-        if bool(distributed.average(logits.isfinite().all().float()) < 1):
-            raise ValueError("the logits contain NaN or infinity")
+        finite = torch.stack([value.isfinite().all() for value in tensors(outputs)]).all()
+        if bool(distributed.average(finite.float()) < 1):
+            raise ValueError("the outputs contain NaN or infinity")
         self.trainer.update_statistics()
-        return logits, plan
+        return outputs, plan
 
     def fits(self, x: Tensor) -> bool:
         """True if this analysis holds for such inputs and for the modules that the network has now."""
         example = self.example
         alike = (example.shape[1:], example.dtype, example.device) == (x.shape[1:], x.dtype, x.device)
         return alike and list(self.model.modules()) == self._parts
+
+
+def first_examples(targets: Any, count: int | None) -> Any:
+    """The first examples of targets, tensors or tuples, lists and dictionaries of them; None for all."""
+    if isinstance(targets, dict):
+        return {key: first_examples(value, count) for key, value in targets.items()}
+    if isinstance(targets, list | tuple):
+        return type(targets)(first_examples(value, count) for value in targets)
+    return targets[:count] if isinstance(targets, Tensor) and targets.ndim else targets

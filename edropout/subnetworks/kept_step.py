@@ -60,20 +60,18 @@ class KeptStep:
             ValueError: It would not. Nothing has changed.
         """
         rules = self.rules(optimizer, closure)
-        kept = [entry for states in all_states(optimizer) for entry in states.items()]
-        states = [*rules.items(), *((parameter, state) for parameter, state in kept if parameter in rules)]
-        for parameter, keys in states:
+        kept = [entry for states in all_states(optimizer) for entry in states.items() if entry[0] in rules]
+        for parameter, keys in [*rules.items(), *kept]:
             for key in keys:
-                rule = rules[parameter].get(key, UNKNOWN)
-                if not (rule.known or final):
+                if not (final or rules[parameter].get(key, UNKNOWN).known):
                     raise ValueError(
                         f"{type(optimizer).__name__} cannot step on parts of matrices that change from step to step: "
                         f"what its state '{key}' belongs to is unknown. Freeze the search before, or use an optimiser "
                         "that treats each weight by itself, as SGD, Adam or Adadelta do"
                     )
-        for parameter, state in kept:
-            other = parameter in self._last and not _alike(self._last[parameter], parts.get(parameter))
-            if other and any(rules[parameter].get(key, UNKNOWN).axes is None for key in state):
+        for parameter, state in kept if final else ():
+            of_any_shape = any(rules[parameter].get(key, UNKNOWN).axes is None for key in state)
+            if of_any_shape and not _alike(self._last.get(parameter), parts.get(parameter)):
                 raise ValueError(f"{type(optimizer).__name__} has states of another sub-network: make it anew")
         return rules
 
@@ -263,8 +261,9 @@ def _filled(value: Tensor, rule: Rule, part: Part, whole: Tensor) -> Tensor:
     return value.new_full(part.whole(rule.axes), fill)
 
 
-def _alike(one: Part, other: Part | None) -> bool:
-    return one is other or (other is not None and torch.equal(one.numbers, other.numbers))
+def _alike(last: Part | None, part: Part | None) -> bool:
+    """True unless the last step is known to have left other entries."""
+    return last is None or last is part or (part is not None and torch.equal(last.numbers, part.numbers))
 
 
 def _hooked(optimizer: Any) -> list[Any]:

@@ -49,7 +49,7 @@ class Part:
         if numbers is None:
             return value.clone()
         if out is not None:
-            shape = [*table.shape[:axis], len(numbers), *table.shape[axis + 1 :]]
+            shape = [*table.shape[:axis], numbers.shape[0], *table.shape[axis + 1 :]]
             out = out[: torch.Size(shape).numel()].view(shape)
         found = torch.index_select(table, axis, numbers, out=out)
         if filling is not None:
@@ -62,7 +62,7 @@ class Part:
         if numbers is None:
             value.copy_(part)
             return
-        found = part.reshape([*table.shape[:axis], len(numbers), *table.shape[axis + 1 :]])
+        found = part.reshape([*table.shape[:axis], numbers.shape[0], *table.shape[axis + 1 :]])
         if filling is not None:
             numbers, found = numbers[~filling], found[~filling]
         table.index_copy_(axis, numbers, found)
