@@ -245,10 +245,10 @@ def train(
     """
     generator = torch.Generator().manual_seed(1)
     dropout = Bernoulli(1 - keep_rate, generator=generator)
-    factors = [0.3 * torch.randn(n, HIDDEN, generator=generator, dtype=x.dtype) for n in (OUTPUTS, INPUTS)]
-    factors, means = [factor.requires_grad_() for factor in factors], [torch.zeros_like(factor) for factor in factors]
+    u, v = (0.3 * torch.randn(n, HIDDEN, generator=generator, dtype=x.dtype) for n in (OUTPUTS, INPUTS))
+    factors, means = (u.requires_grad_(), v.requires_grad_()), [torch.zeros_like(u), torch.zeros_like(v)]
     for step in range(steps):
-        loss = (targets - output(*factors, x, kind, block, dropout)).square().sum()
+        loss = (targets - output(u, v, x, kind, block, dropout)).square().sum()
         gradients = torch.autograd.grad(loss, factors)
         with torch.no_grad():
             for factor, gradient, mean in zip(factors, gradients, means, strict=True):

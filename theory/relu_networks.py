@@ -2,6 +2,8 @@
 
 arXiv:2010.12711. SGD sees every example once; the loss is logistic, output weights stay, hidden units are dropped.
 The abstract has the statements; the constants of the bound could not be read, and a bound cannot be shown to be tight.
+It assumes a margin of the limiting kernel: a linear teacher with margin gamma gives it at least gamma / 2, since the
+teacher may be the weight of every unit and half of the units are awake for any x.
 """
 
 from __future__ import annotations

@@ -100,8 +100,8 @@ def draw_relu_networks(rows: pandas.DataFrame) -> Figure:
         for number, (value, part) in enumerate(rows[fixed].groupby(name)):
             for network, dash in (("full", DASHES[0]), ("sub", DASHES[1])):
                 line = part[part["network"].eq(network)]
-                label = f"{value:g}" if network == "full" else None
-                axis.plot(line["step"], line["value"], color=COLOURS[number], ls=dash, label=label)
+                name_once = f"{value:g}" if network == "full" else None
+                axis.plot(line["step"], line["value"], color=COLOURS[number], ls=dash, label=name_once)
         axis.set(title=f"by {name}")
         axis.legend(title=name, loc="lower left")
     axes[0].legend(loc="lower left")

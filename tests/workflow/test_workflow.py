@@ -66,6 +66,13 @@ def test_touching_a_method_runs_nothing_and_editing_it_runs_its_cells_alone(fres
     assert planned(output).get("l1") == 1 and "dense" not in planned(output)
 
 
+def test_editing_what_a_method_imports_runs_its_cells_alone(fresh):
+    module = fresh.folder / "edropout" / "subnetworks" / "removal.py"
+    module.write_text(module.read_text() + "\n\nEDITED = True\n")
+    _, output = fresh.snakemake("-n")
+    assert planned(output).get("l1") == 1 and "dense" not in planned(output)
+
+
 @pytest.mark.parametrize("hours", [-48, 48])
 def test_a_clock_that_jumps_runs_nothing_again(fresh, hours):
     """What a later cell starts from seems newer than the cell, or the whole table older than its cells."""
@@ -345,23 +352,18 @@ def test_all_methods_make_a_table(fresh):
 
 
 def test_each_theorem_is_a_job_of_its_own_and_editing_one_runs_it_alone(fresh):
-    theorems = configuration.THEOREMS
     plan = planned(fresh.snakemake("-n", "theory")[1])
-    assert [plan.get(name) for name in (*theorems, "theory_page", "theory_report")] == [1] * 6
-    for name in theorems:
-        for table in ("rows", "verdicts"):
-            fresh.write(f"results/theory/{name}/{table}.csv", "made up")
-    # As if they had been run.
-    code, output = fresh.snakemake("--touch", "--forceall", *theorems)
+    assert [plan.get(name) for name in (*configuration.THEOREMS, "theory_page", "theory_report")] == [1] * 6
+    fresh.configure({**fresh.config, "data": {"root": "nowhere", "download": False}})
+    code, output = fresh.snakemake("hidden_layer")
     assert code == 0, output
-    os.utime(fresh.folder / "theory" / "relu_networks.py")
-    assert "Nothing to be done" in fresh.snakemake("-n", *theorems)[1]
-    for name, module in (("relu_networks", "relu_networks"), ("matrix_completion", "ratings")):
-        edited = fresh.folder / "theory" / f"{module}.py"
-        text = edited.read_text()
-        edited.write_text(text + "\n\nEDITED = True\n")
-        assert planned(fresh.snakemake("-n", *theorems)[1]) == {name: 1, "total": 1}
-        edited.write_text(text)
+    verdicts = pandas.read_csv(fresh.folder / "results" / "theory" / "hidden_layer" / "verdicts.csv")
+    assert set(verdicts["verdict"]) == {"not run"}
+    os.utime(fresh.folder / "theory" / "hidden_layer.py")
+    for module, jobs in (("theory/ratings.py", {}), ("theory/experiment.py", {"hidden_layer": 1, "total": 1})):
+        edited = fresh.folder / module
+        edited.write_text(edited.read_text() + "\n\nEDITED = True\n")
+        assert planned(fresh.snakemake("-n", "hidden_layer")[1]) == jobs
 
 
 def test_the_theorems_are_in_the_report_if_the_configuration_says_so(fresh):

@@ -105,9 +105,10 @@ def data_json(wildcards, output):
     return json.dumps(section)
 
 
-def method_code(wildcards, input):
+# Snakemake compares with the last run only what comes from functions that have no parameter named `input`: hence `given`.
+def method_code(wildcards, **given):
     """Hash of the method's own code: a parameter of its rule, so that editing a method runs its cells again."""
-    return code_hash(input.fit)
+    return code_hash(given["input"].fit)
 
 
 @functools.cache

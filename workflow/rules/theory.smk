@@ -20,7 +20,7 @@ for theorem in THEOREMS:
             download=DOWNLOAD,
         params:
             folder=subpath(output.rows, parent=True),
-            code=lambda wildcards, input: code_hash(input[0]),
+            code=lambda wildcards, **given: code_hash(given["input"][0]),
         shell:
             "python -m theory.run {input:q} --root {resources.root:q} {resources.download}"
             " --out {params.folder:q} 2>&1 | tee {log:q}"
