@@ -6,7 +6,17 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from dropouts import Before, BetaBernoulli, DependentBetaBernoulli, penalty, plain, put_before, switch_off, units_of
+from dropouts import (
+    Before,
+    BetaBernoulli,
+    DependentBetaBernoulli,
+    kept_share,
+    penalty,
+    plain,
+    put_before,
+    switch_off,
+    units_of,
+)
 from harness.training.task import Task
 
 
@@ -40,6 +50,9 @@ def fit(
     def loss(x: Tensor, y: Tensor) -> Tensor:
         return task.loss(model(x), y) + penalty(model) / task.examples
 
+    def columns() -> dict[str, float]:
+        return {"kept_share": kept_share(model)}
+
     put_before(
         switch_off(model),
         lambda reader: BetaBernoulli(units_of(reader), alpha=alpha, speed=speed),
@@ -47,11 +60,11 @@ def fit(
         inputs=True,
     )
     if dependent:
-        task.train(model, epochs=task.epochs_left // 2, loss=loss)
+        task.train(model, epochs=task.epochs_left // 2, loss=loss, columns=columns)
         for place in [module for module in model.modules() if isinstance(module, Before)]:
             place.dropout = DependentBetaBernoulli(place.dropout)
         model.changed_by = {"method": "beta_bernoulli", "arguments": {"alpha": alpha, "speed": speed}}
-    return plain(task.train(model, loss=loss))
+    return plain(task.train(model, loss=loss, columns=columns))
 
 
 def change(model: nn.Module, *, alpha: float, speed: float) -> nn.Module:

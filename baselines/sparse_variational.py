@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from dropouts import SparseVariational, penalty, plain, replace, switch_off
+from dropouts import SparseVariational, kept_share, penalty, plain, replace, switch_off
 from harness.training.position import Position
 from harness.training.task import Task
 
@@ -48,4 +48,5 @@ def fit(
         weight = min(1.0, max(0.0, (float(position) - start) / (end - start)))
         return task.loss(model(x), y) + weight * penalty(model) / task.examples
 
-    return plain(task.train(model, loss=loss, step=position.step, state={"position": position}))
+    options = {"step": position.step, "state": {"position": position}}
+    return plain(task.train(model, loss=loss, columns=lambda: {"kept_share": kept_share(model)}, **options))

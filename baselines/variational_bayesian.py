@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from dropouts import (
     VariationalBayesian,
     VariationalBayesianWeights,
+    kept_share,
     penalty,
     plain,
     put_before,
@@ -59,4 +60,5 @@ def fit(
         weight = min(1.0, max(0.0, (float(position) - start) / (end - start)))
         return task.loss(model(x), y) + weight * penalty(model) / task.examples
 
-    return plain(task.train(model, loss=loss, step=position.step, state={"position": position}))
+    options = {"step": position.step, "state": {"position": position}}
+    return plain(task.train(model, loss=loss, columns=lambda: {"kept_share": kept_share(model)}, **options))

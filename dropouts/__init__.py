@@ -12,7 +12,7 @@ from dropouts.gaussian import Gaussian
 from dropouts.information import Information
 from dropouts.plain import Before, plain
 from dropouts.schedules import Scheduled, early, late, ramp, set_position
-from dropouts.sites import READERS, penalty, put_before, readers, replace, switch_off
+from dropouts.sites import READERS, kept_share, penalty, put_before, readers, replace, switch_off
 from dropouts.sparse_variational import SparseVariational
 from dropouts.standout import Standout
 from dropouts.uout import Uout
@@ -41,6 +41,7 @@ __all__ = [
     "VariationalBayesianWeights",
     "VariationalWeights",
     "early",
+    "kept_share",
     "late",
     "mean_weights",
     "penalty",

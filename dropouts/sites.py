@@ -114,18 +114,24 @@ def penalty(network: nn.Module) -> Tensor:
         A scalar on the device of the network's first parameter.
     """
     reference = next(network.parameters(), torch.empty(0))
-    terms = list(dict.fromkeys(_penalties(network)))
+    terms = list(dict.fromkeys(_answers(network, "penalty")))
     return torch.stack([term() for term in terms]).sum() if terms else reference.new_zeros(())
+
+
+def kept_share(network: nn.Module) -> float:
+    """Share of weights or units that are not pruned, of all that the network's layers could prune; one if none can."""
+    kept = [answer() for answer in dict.fromkeys(_answers(network, "kept"))]
+    return sum(int(one.sum()) for one in kept) / sum(one.numel() for one in kept) if kept else 1.0
 
 
 def _names(kind: Kind) -> str:
     return " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
 
 
-def _penalties(module: nn.Module) -> Iterator[Callable[[], Tensor]]:
-    own: Any = getattr(module, "penalty", None)
+def _answers(module: nn.Module, name: str) -> Iterator[Callable[[], Tensor]]:
+    own: Any = getattr(module, name, None)
     if own is not None:
         yield own
     else:
         for child in module.children():
-            yield from _penalties(child)
+            yield from _answers(child, name)

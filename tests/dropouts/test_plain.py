@@ -123,3 +123,13 @@ def test_the_lines_that_the_page_adds_to_a_training_loop():
     optimizer.step()
     model = dropouts.plain(model)
     assert not any(isinstance(module, dropouts.Gaussian) for module in model.modules())
+
+
+def test_the_share_that_is_kept_counts_what_can_be_pruned():
+    sparse, gates = dropouts.SparseVariational(nn.Linear(3, 2)), dropouts.VariationalBayesian(4)
+    nn.init.constant_(sparse.layer.weight, 1.0)
+    with torch.no_grad():
+        sparse.log_variance[0] = 5.0
+    dependent = dropouts.DependentBetaBernoulli(dropouts.BetaBernoulli(5))
+    assert dropouts.kept_share(nn.Sequential(sparse, gates, dependent)) == (3 + 4 + 5) / (6 + 4 + 5)
+    assert dropouts.kept_share(nn.Linear(3, 2)) == 1.0
