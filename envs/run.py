@@ -27,15 +27,27 @@ MINIMUM_PYTHON = (3, 11)
 
 
 def tool_environment() -> dict[str, str]:
-    """Variables for the set-up and for the command: the system's certificates, and byte code on disk.
+    """Variables for the set-up and for the command: the system's certificates, and nothing that leads out of .venv/.
 
-    Without .pyc files every job compiles torch and timm anew, which costs seconds a job.
+    PYTHONPATH, PYTHONHOME and their like name other libraries, PIP_USER another place for them, and without .pyc files
+    every job compiles torch and timm anew. A home that cannot be written, as containers have it, is replaced for those
+    who keep something there: uv, Snakemake, Weights & Biases.
     """
-    variables = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    variables |= {"PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0", "PIP_ROOT_USER_ACTION": "ignore"}
     variables.setdefault("UV_SYSTEM_CERTS", "1")
+    for name, usual in (("XDG_CACHE_HOME", "~/.cache"), ("XDG_DATA_HOME", "~/.local/share")):
+        if not writable(Path(variables.get(name) or os.path.expanduser(usual))):
+            variables[name] = str(TOOLS / usual.replace("~", "home"))
     variables["VIRTUAL_ENV"] = str(ENVIRONMENT)
     variables["PATH"] = f"{ENVIRONMENT / 'bin'}{os.pathsep}{variables.get('PATH', '')}"
     return variables
+
+
+def writable(folder: Path) -> bool:
+    """Whether we may write a folder, or make it."""
+    nearest = next(path for path in (folder, *folder.parents) if os.path.exists(path))
+    return folder.is_absolute() and nearest.is_dir() and os.access(nearest, os.W_OK)
 
 
 def uv(*arguments: str) -> None:
@@ -46,8 +58,7 @@ def uv(*arguments: str) -> None:
         if importlib.util.find_spec("pip") is None:
             sys.exit("envs/run.py needs pip: install python3-pip, then run the same command again")
         install = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        quiet = {**tool_environment(), "PIP_ROOT_USER_ACTION": "ignore"}
-        subprocess.run([*install, "--no-deps", "--target", str(folder), UV], check=True, env=quiet)
+        subprocess.run([*install, "--no-deps", "--target", str(folder), UV], check=True, env=tool_environment())
     subprocess.run([str(executable), *arguments], check=True, env=tool_environment(), cwd=ROOT)
 
 

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 
-from paper.figures.style import STYLE_PATH
+from paper.figures.style import STYLES
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def save(plot: Plot, folder: Path) -> None:
     """Write `<name>.csv`, `.png` and `.pdf`; what is drawn is what the CSV holds, rounding included."""
     csv = plot.data.to_csv(index=False, float_format="%.6g", lineterminator="\n")
     (folder / f"{plot.name}.csv").write_text(csv, encoding="utf-8")
-    with pyplot.style.context(STYLE_PATH):
+    with pyplot.style.context(STYLES):
         figure = plot.draw(pandas.read_csv(StringIO(csv), keep_default_na=True))
         # The layout is solved once; savefig would solve or measure it again for each file, a third of all time.
         figure.get_layout_engine().execute(figure)

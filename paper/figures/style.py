@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -16,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-matplotlib.use("Agg")
 
-STYLE_PATH = Path(__file__).with_name("style.mplstyle")
+STYLES = ["default", Path(__file__).with_name("style.mplstyle")]
+"""Of the user's own matplotlibrc nothing is left."""
 COLUMN, PAGE, TALLEST = 3.4, 7.0, 9.0
 """Inches: a column, and the width and height of a page's text."""
 

@@ -38,14 +38,29 @@ def test_all_subjects_are_drawn_as_png_pdf_and_csv(make_table, render):
     assert {path.name for path in folder.iterdir()} == expected
 
 
-def test_bytes_are_equal_when_drawn_again_by_several_processes_with_another_hash_seed(make_table, render, tmp_path):
+RC = """
+text.usetex: True
+interactive: True
+figure.facecolor: pink
+font.family: serif
+font.size: 20
+lines.linewidth: 9
+axes.formatter.use_locale: True
+path.simplify: False
+"""
+"""A user's matplotlibrc."""
+
+
+def test_bytes_are_equal_when_drawn_by_several_processes_for_a_user_of_other_settings(make_table, render, tmp_path):
     csv = make_table(models=("resnet8", "vgg8"), methods=("dense", "edropout", "l1", "random", "thinet"))
     folder, _ = drawn(csv, render)
     first = {path.name: path.read_bytes() for path in folder.iterdir()}
     again = tmp_path / "again"
     options = ["--csv", csv, "--statistics", folder.parent / "statistics", "--out", again, "--jobs", "2"]
-    environment = {**os.environ, "PYTHONHASHSEED": "7"}
-    subprocess.run([sys.executable, "-m", "paper.figures.draw", *options], env=environment, cwd=ROOT, check=True)
+    (tmp_path / "matplotlibrc").write_text(RC)
+    notebook = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "MATPLOTLIBRC": str(tmp_path)}
+    environment = {**os.environ, **notebook, "PYTHONHASHSEED": "7", "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-m", "paper.figures.draw", *options], env=environment, cwd=tmp_path, check=True)
     assert {path.name: path.read_bytes() for path in again.iterdir()} == first
 
 

@@ -14,16 +14,11 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.shell import shell
 
-ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from harness.machine import devices
 from harness.plan import code, configuration, grid, reading
 from harness.runs.supervisor import failures
-
-# Jobs import torch: without byte code on disk that costs seconds each time.
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-
 
 # Rules say `python`: that of a conda environment if one is deployed, else the one that runs Snakemake, also when
 # .venv/bin/snakemake is called without activation.
