@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-
 STYLES = ["default", Path(__file__).with_name("style.mplstyle")]
 """Of the user's own matplotlibrc nothing is left."""
 COLUMN, PAGE, TALLEST = 3.4, 7.0, 9.0

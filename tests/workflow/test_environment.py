@@ -64,7 +64,7 @@ def test_a_folder_with_a_configuration_of_its_own_uses_that(checkout, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     (elsewhere / "config").mkdir(parents=True)
     (elsewhere / "config" / "config.yaml").write_text(json.dumps(reduced(checkout.config, ["l1"])))
-    code, output = snakemake(checkout, elsewhere, "-n", "--quiet", "progress", "quick")
+    code, output = snakemake(checkout, elsewhere, "quick", "-n", "--quiet", "progress")
     assert code == 0 and "rule l1:" in output
 
 
