@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import examples
 import pandas
 import pytest
 import yaml
@@ -145,13 +146,14 @@ def with_method(project, name, hyperparameters=None):
 
 
 def test_a_new_method_is_one_file_one_rule_and_one_line(fresh):
-    fresh.write("baselines/halve.py", NEW_METHOD)
-    fresh.write("workflow/baselines/halve.smk", NEW_RULE.format(name="halve"))
-    with_method(fresh, "halve", {"factor": 0.9})
+    for path in ("baselines/mine.py", "workflow/baselines/mine.smk"):
+        fresh.write(path, examples.file(path))
+    with_method(fresh, "mine", {"prune_ratio": 0.5})
     code, output = fresh.snakemake()
     assert code == 0, output
-    assert "halve" in set(table(fresh)["method"])
-    assert metrics(fresh, "halve")["budget"] == {"dense_epochs": 2, "own_epochs": 2, "total_epochs": 4}
+    assert "mine" in set(table(fresh)["method"])
+    assert metrics(fresh, "mine")["budget"] == {"dense_epochs": 2, "own_epochs": 2, "total_epochs": 4}
+    assert metrics(fresh, "mine")["size"]["kept_ratio"] == pytest.approx(0.52, abs=0.01)
 
 
 SHELL_METHOD = """
