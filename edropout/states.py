@@ -1,0 +1,237 @@
+"""The pruning states of a search: how they evolve on a batch, descend to a target, become final, and are saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from edropout import evolution
+from edropout.checks import check_state
+from edropout.energy import Energy, batch_energy
+from edropout.subnetworks.engine import Engine, first_examples
+from edropout.subnetworks.units import Units
+from edropout.target import Target, count_for_share, hold, unit_scores
+
+Mutation = Callable[[Tensor, float, torch.Generator], Tensor]
+
+
+class States:
+    """What `EDropout` knows of its population; a loop talks to `EDropout`, which says what the settings mean.
+
+    Attributes:
+        population: (population_size, num_units) bool.
+        energies: (population_size,) float, infinite before the first batch.
+        scores: (num_units,) float, of the units' worth, learned with a target.
+        frozen_state: (num_units,) bool once it is final, else None.
+        epoch, steps: Epochs that were closed and batches on which the population has evolved.
+        history: Values of each epoch.
+    """
+
+    mutation_factor: float
+    crossover_rate: float
+    mutation: Mutation
+    energy: Energy
+    freeze_epoch: int | None
+    reevaluate_every: int
+    candidates_per_step: int
+    energy_examples: int | None
+    energy_dtype: torch.dtype | None
+    workers: int | None
+
+    def __init__(
+        self,
+        model: nn.Module,
+        units: Units,
+        target: Target | None,
+        generator: torch.Generator,
+        *,
+        size: int,
+        initial_kept: float,
+    ) -> None:
+        units.check(model)
+        self.model, self.units, self.target, self.generator = model, units, target, generator
+        kept = initial_kept if target is None else 1.0
+        self.population = units.repair_(evolution.initial_population(size, units.num_units, kept, generator))
+        self.energies = torch.full((size,), torch.inf, device=generator.device)
+        self.scores = torch.zeros(units.num_units, device=generator.device)
+        self.frozen_state: Tensor | None = None
+        self.epoch = self.steps = 0
+        self.history: list[dict[str, float]] = []
+        self._stage, self._count = 0, units.num_units
+        self._sums = {"best_energy": 0.0, "mean_energy": 0.0}
+        self._steps_of_epoch = 0
+        self._evolved = False  # since the last step
+        self._credit: tuple[Tensor, Tensor] | None = None  # scores before this step, and what it has added to them
+        self._engine: Engine | None = None
+
+    @property
+    def frozen(self) -> bool:
+        """True once the best state is final."""
+        return self.frozen_state is not None
+
+    @property
+    def best_state(self) -> Tensor:
+        """(num_units,) bool, the state of lowest energy; the first one of equals."""
+        return self.population[int(self.energies.argmin())] if self.frozen_state is None else self.frozen_state
+
+    def end_epoch(self) -> dict[str, float]:
+        """Closes an epoch: adds its values to `history`, returns them, and freezes if the time has come."""
+        steps = self._steps_of_epoch
+        # Energies are known only where the population evolved: an epoch after the freeze has none.
+        values = {name: total / steps for name, total in self._sums.items() if steps}
+        values["diversity"] = 0.0 if self.frozen else evolution.diversity(self.population)
+        values["kept_units"] = float(self.best_state.float().mean())
+        self.history.append(values)
+        self._sums = dict.fromkeys(self._sums, 0.0)
+        self._steps_of_epoch = 0
+        self.epoch += 1
+        if not self.frozen and self.freeze_epoch is not None and self.epoch >= self.freeze_epoch:
+            self.freeze()
+        return values
+
+    def freeze(self) -> None:
+        """Makes the best state final: from now on its sub-network is trained, without evolution.
+
+        Raises:
+            ValueError: There is a target, and no batch has been seen yet, so shapes are unknown.
+        """
+        if self.target is None:
+            self.frozen_state = self.best_state.clone()
+        else:
+            self.frozen_state = self._exactly(self.target.kept, self.best_state)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that later decisions depend on, to be saved with torch.save."""
+        return {
+            "population": self.population.clone(),
+            "energies": self.energies.clone(),
+            "scores": self.scores.clone(),
+            "stage": (self._stage, self._count),
+            "frozen_state": None if self.frozen_state is None else self.frozen_state.clone(),
+            "generator": self.generator.get_state(),
+            "epoch": self.epoch,
+            "steps": self.steps,
+            "history": [dict(values) for values in self.history],
+            "sums": dict(self._sums),
+            "steps_of_epoch": self._steps_of_epoch,
+            "evolved": self._evolved,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on exactly where `state_dict` was taken.
+
+        Raises:
+            ValueError: The state is not one, or belongs to another network or population size. Nothing has changed.
+        """
+        check_state(state, self.state_dict(), self.units)
+        device = self.population.device
+        self.population = state["population"].to(device, copy=True)
+        self.energies = state["energies"].to(device, copy=True)
+        self.scores = state["scores"].to(device, copy=True)
+        self._stage, self._count = state["stage"]
+        frozen = state["frozen_state"]
+        self.frozen_state = None if frozen is None else frozen.to(device, copy=True)
+        self.generator.set_state(state["generator"].cpu())
+        self.epoch, self.steps, self._steps_of_epoch = state["epoch"], state["steps"], state["steps_of_epoch"]
+        self.history = [dict(values) for values in state["history"]]
+        self._sums, self._evolved = dict(state["sums"]), state["evolved"]
+
+    def _evolve(self, engine: Engine, x: Tensor, y: Any) -> None:
+        """Mutation, crossover, selection on one batch."""
+        if self.target is not None and self.target.stage(self.steps) == 0:
+            self.steps += 1
+            return
+        stage, count, population = self._held(self.population)
+        mutants = self.mutation(population, self.mutation_factor, self.generator)
+        candidates = evolution.cross(population, mutants, self.crossover_rate, self.generator)
+        if self.target is not None:
+            candidates = hold(candidates, count, self.scores, self.target, self.generator)
+        self.units.repair_(candidates)
+        anew = self.steps == 0 or (self.reevaluate_every > 0 and self.steps % self.reevaluate_every == 0)
+        anew = anew or stage != self._stage
+        size, first = len(population), self.steps * self.candidates_per_step
+        turn = (torch.arange(self.candidates_per_step, device=population.device) + first) % size
+        states = torch.cat([population, candidates[turn]]) if anew else candidates[turn]
+        seen = x[: self.energy_examples], first_examples(y, self.energy_examples)
+        found = engine.energies(states, *seen, known=None if anew else (population, self.energies))
+        energies = found[:size] if anew else self.energies.to(found.dtype)
+        rivals = torch.full_like(energies, torch.inf).index_copy_(0, turn, found[-len(turn) :])
+        self._stage, self._count = stage, count
+        self.population, self.energies = evolution.select(population, energies, candidates, rivals)
+        self.steps += 1
+        self._steps_of_epoch += 1
+        self._sums["best_energy"] += float(self.energies.min())
+        self._sums["mean_energy"] += float(self.energies.mean())
+        if self.target is None and bool((self.population == self.population[0]).all()):
+            self.freeze()
+
+    @contextmanager
+    def _undone_on_error(self) -> Iterator[None]:
+        """Takes back what a batch has changed if it ends in an error."""
+        before, generator = {**vars(self), "_sums": dict(self._sums)}, self.generator.get_state()
+        try:
+            yield
+        except Exception:
+            vars(self).update(before)
+            self.generator.set_state(generator)
+            raise
+
+    def _held(self, population: Tensor) -> tuple[int, int, Tensor]:
+        """Stage of the descent, units that its states keep, and the population cut down to them if it is new."""
+        stage = 0 if self.target is None else self.target.stage(self.steps)
+        if stage == self._stage:
+            return stage, self._count, population
+        share = self.target.share(stage)
+        count = int(self._exactly(share, self.best_state).sum())
+        held = hold(population, count, self.scores, self.target, self.generator)
+        return stage, count, self.units.repair_(held)
+
+    def _exactly(self, share: float, state: Tensor) -> Tensor:
+        """The state nearest to `state` whose network has `share` of the parameters."""
+        quiet, engine = replace(self.target, noise=0.0), self._seen_engine()
+
+        def of(count: int) -> Tensor:
+            return self.units.repair_(hold(state[None], count, self.scores, quiet, self.generator))[0]
+
+        return of(count_for_share(share, self.units.num_units, lambda count: engine.share(of(count))))
+
+    def _learn_scores(self, optimizer: Optimizer) -> None:
+        """Updates the moving averages of the units that were kept in the last backward.
+
+        Several optimisers that share a step add up their parameters' parts, each before it moves them.
+        """
+        engine = self._seen_engine()
+        if self._credit is None:
+            self._credit = self.scores, torch.zeros_like(self.scores)
+        own = {parameter for group in optimizer.param_groups for parameter in group["params"]}
+        before, found = self._credit
+        found = found + unit_scores(self.units, engine.modules, engine.structure.partners, own)
+        if not bool(found.isfinite().all()):  # a step that a scaler leaves out
+            return
+        self._credit = before, found
+        memory = self.target.memory if bool(before.any()) else 0.0
+        self.scores = torch.where(self.best_state, memory * before + (1 - memory) * found, before)
+
+    def _engine_for(self, x: Tensor) -> Engine:
+        """The analysis of the network for inputs of this size, anew when it meets a new size or network."""
+        if self._engine is None or not self._engine.fits(x):
+            self._engine = Engine(
+                self.model,
+                self.units,
+                batch_energy(self.energy),
+                x,
+                workers=self.workers,
+                energy_dtype=self.energy_dtype,
+            )
+        return self._engine
+
+    def _seen_engine(self) -> Engine:
+        if self._engine is None:
+            raise ValueError("shapes are unknown until the search has seen a batch: call loss(x, y) first")
+        return self._engine_for(self._engine.example)
