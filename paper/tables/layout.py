@@ -115,7 +115,8 @@ def _side_by_side(row: Any, theirs: published.Published) -> list[Cell]:
 
 
 def _printed(theirs: published.Published | None, field: str) -> Cell:
-    return Cell(NONE) if theirs is None else Cell(getattr(theirs, field), float(getattr(theirs, field)))
+    printed = "" if theirs is None else getattr(theirs, field)
+    return Cell(printed, float(printed)) if printed else Cell(NONE)
 
 
 def _notes(part: pandas.DataFrame) -> list[str]:

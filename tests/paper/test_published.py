@@ -17,16 +17,17 @@ def ours(**changes):
 def test_every_published_row_has_a_source_and_numbers():
     with open(published.PATH, encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
-    assert len(rows) == 154
+    assert len(rows) == 160
     for row in rows:
-        assert "@" in row["source"] and 0 < float(row["top1"]) < 100 and float(row["loss"]) > 0
-    assert sum(bool(row["note"]) for row in rows) == 10
+        assert "@" in row["source"] and 0 < float(row["top1"]) < 100
+        assert row["paper"] == "sparse_vd" or float(row["loss"]) > 0  # that one prints errors only
+    assert sum(bool(row["note"]) for row in rows) == 16
 
 
 def test_impossible_published_rows_carry_a_note():
     with open(published.PATH, encoding="utf-8") as handle:
         for row in csv.DictReader(handle):
-            if float(row["top3"]) > float(row["top5"]):
+            if row["top3"] and float(row["top3"]) > float(row["top5"]):
                 assert "impossible" in row["note"]
 
 
@@ -66,3 +67,21 @@ def test_the_verdict_follows_the_rule(changes, expected):
     # Published: 97.78 % top-1 at 51.49 % kept of a network with 11.1 million parameters.
     theirs = published.find("kuzushiji", "resnet18", "edropout")
     assert published.verdict(ours(**changes), theirs) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "reproduced"),
+        ({"top1": 0.9715}, "reproduced"),
+        ({"top1": 0.9710}, "lower"),
+        ({"top1": 0.9906}, "higher"),
+        ({"kept_ratio": 0.0217}, "reproduced"),
+        ({"kept_ratio": 0.0225}, "not comparable (kept %)"),  # 44x instead of 68x
+    ],
+)
+def test_where_little_is_published_the_tolerance_is_half_of_it(changes, expected):
+    # Published: an error of 1.92 % at 1.47 % kept of a network with 266,610 parameters.
+    row = ours(**{"top1": 0.981, "kept_ratio": 0.0147, "authors_kept_ratio": math.nan, "dense_parameters": 266_610})
+    theirs = published.find("mnist-lenet_300", "lenet_300_100", "sparse_variational")
+    assert published.verdict(SimpleNamespace(**vars(row) | changes), theirs) == expected
