@@ -50,8 +50,8 @@ RULE = (
     f"Verdict on top-1. Not comparable: fewer than {SEEDS_NEEDED} finished seeds, a 95 % interval wider than "
     f"±{WIDEST:g} points, a kept percentage more than {KEPT_TOLERANCE:g} points or {PART:.0%} from the published one, "
     f"or a dense network whose number of parameters differs by more than {SIZE_TOLERANCE:.0%}. Otherwise reproduced if "
-    f"the published number lies in our interval or within {TOLERANCE:g} point, and {PART:.0%} of the published error, of "
-    "our mean, else lower or higher, which is where ours lies. Published numbers are printed without a spread."
+    f"the published number lies in our interval or within {TOLERANCE:g} point, and {PART:.0%} of the published error, "
+    "of our mean, else lower or higher, which is where ours lies. Published numbers are printed without a spread."
 )
 
 
