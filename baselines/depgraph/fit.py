@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from baselines.depgraph import library, widths
 from harness.measure import metrics
 from harness.pruning.inherited import kept_ratio_of, macs_ratio_of
-from harness.pruning.structured import check_ratio, example_of
+from harness.pruning.structured import check_ratio
 from harness.training.task import Task
 
 GROWTH_EVERY = 10
@@ -108,11 +108,13 @@ class Descent:
         penalty: str,
         global_pruning: bool,
     ) -> None:
-        self.network, self.example = network, example_of(task)
+        self.network, self.example, self.mean_loss = network, task.example(), task.loss
         self.moments, self.shares = moments, shares
         self.order, self.penalty, self.global_pruning = order, penalty, global_pruning
         self.dense_parameters = metrics.parameters(network)
-        self.size = metrics.parameters if by == "parameters" else lambda model: metrics.macs(model, task.input_shape)
+        self.size = (
+            metrics.parameters if by == "parameters" else lambda model: metrics.macs(model, task.input_shape, task.kind)
+        )
         self.dense_size = self.size(network)
         self.taken = 0
         self.batch: tuple[Tensor, Tensor] | None = None
@@ -120,9 +122,9 @@ class Descent:
         self._growing: list[Tensor] | None = None
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
-        """Mean cross-entropy of a batch."""
+        """Mean loss of a batch."""
         self.batch = x, y
-        return torch.nn.functional.cross_entropy(self.network(x), y)
+        return self.mean_loss(self.network(x), y)
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
         """One step of the optimiser, with the penalty before it and a removal where one is due."""
@@ -138,7 +140,7 @@ class Descent:
         judged = self.network
         if self.order == "obd":
             judged = copy.deepcopy(self.network)
-            library.squared_gradients_(judged, *self.batch)
+            library.squared_gradients_(judged, *self.batch, self.mean_loss)
         options = {"order": self.order, "global_pruning": self.global_pruning}
         history = library.history_at(judged, self.example, share * self.dense_size, self.size, **options)
         widths.cut_(self.network, widths.left_of(self.network, history, self.example), optimizer)

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch_pruning import importance, pruner
 
 from baselines.depgraph.widths import History
@@ -131,19 +130,20 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def squared_gradients_(network: nn.Module, x: Tensor, y: Tensor) -> None:
+def squared_gradients_(network: nn.Module, x: Tensor, y: Tensor, mean_loss: Callable[[Tensor, Tensor], Tensor]) -> None:
     """Put the mean over examples of the squared gradient into `grad`: the diagonal that `obd` ranks by.
 
     The library's own accumulation keeps the last example only.
     """
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     sums = [torch.zeros_like(parameter) for parameter in parameters]
-    losses = functional.cross_entropy(network(x), y, reduction="none")
-    for loss in losses:
+    outputs = network(x)
+    for number in range(len(y)):
+        loss = mean_loss(outputs[number : number + 1], y[number : number + 1])
         for total, gradient in zip(sums, torch.autograd.grad(loss, parameters, retain_graph=True), strict=True):
             total.addcmul_(gradient, gradient)
     for parameter, total in zip(parameters, sums, strict=True):
-        parameter.grad = total / len(losses)
+        parameter.grad = total / len(y)
 
 
 def _with_gradients(network: nn.Module) -> nn.Module:

@@ -72,7 +72,7 @@ def test_the_momentum_follows_the_weights_and_the_optimiser_steps_on_them():
 
 def test_squared_gradients_are_the_mean_over_examples():
     model, x, y = plain(), torch.randn(5, 1, 8, 8), torch.tensor([0, 1, 2, 0, 1])
-    library.squared_gradients_(model, x, y)
+    library.squared_gradients_(model, x, y, nn.functional.cross_entropy)
     expected = torch.zeros_like(model[6].weight)
     for one, label in zip(x, y, strict=True):
         loss = nn.functional.cross_entropy(model(one[None]), label[None])
