@@ -56,11 +56,14 @@ def fit(
         The trained network, of the plain architecture.
 
     Raises:
-        ValueError: an unknown pattern or distribution, and what `ApproximateDropout` refuses.
+        ValueError: an unknown pattern or distribution, a recipe with several processes, and what `ApproximateDropout`
+            refuses.
     """
     for name, value, known in (("pattern", pattern, PATTERNS), ("distribution", distribution, DISTRIBUTIONS)):
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, not '{value}'")
+    if task.recipe.processes > 1:
+        raise ValueError("gradients of parts are not averaged over processes: set recipe key 'processes' to 1")
     options = {} if pattern == "some_blocks" else {"distribution": DISTRIBUTIONS[distribution]}
     if not any(isinstance(module, nn.Dropout) for module in model.modules()):
         put_before(model, lambda reader: nn.Dropout(rate))
@@ -72,9 +75,9 @@ def fit(
         recurrent=recurrent,
         generator=task.generator("patterns"),
     )
+    steps = Steps(approximate, len(task.train_loader), lazy=lazy, clip=task.recipe.clip)
     optimizer = replace(task.recipe.optimizer, lr=lr_factor * task.recipe.optimizer.lr)
-    task = replace(task, recipe=replace(task.recipe, optimizer=optimizer))
-    steps = Steps(approximate, len(task.train_loader), lazy=lazy)
+    task = replace(task, recipe=replace(task.recipe, optimizer=optimizer, clip=None))  # The loop sees no parts to clip.
     task.train(model, loss=lambda x, y: task.loss(model(x), y), step=steps, state={"approximate": steps})
     return plain(approximate.remove())
 
@@ -84,12 +87,17 @@ class Steps:
 
     Args:
         batches: Of an epoch.
+        clip: Largest norm of the gradient of what is kept.
     """
 
-    def __init__(self, approximate: ApproximateDropout, batches: int, *, lazy: bool) -> None:
-        self.approximate, self.batches, self.lazy, self.done = approximate, batches, lazy, 0
+    def __init__(
+        self, approximate: ApproximateDropout, batches: int, *, lazy: bool = True, clip: float | None = None
+    ) -> None:
+        self.approximate, self.batches, self.lazy, self.clip, self.done = approximate, batches, lazy, clip, 0
 
     def __call__(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.clip is not None:
+            nn.utils.clip_grad_norm_(self.approximate.parameters(), self.clip)
         self.approximate.step(optimizer, lazy=self.lazy)
         self.done += 1
         if self.done % self.batches == 0:

@@ -1,5 +1,7 @@
 """Approximate dropout as a method: where it drops, which learning rate it has, when units change places."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from small_networks import plain
@@ -43,7 +45,7 @@ def test_the_learning_rate_is_the_recipes_times_the_factor(tmp_path, monkeypatch
 def test_units_change_places_once_an_epoch():
     network = mlp()
     approximate = ApproximateDropout(network, 0.5)
-    steps = Steps(approximate, 3, lazy=True)
+    steps = Steps(approximate, 3)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
     moved = []
     for _ in range(7):
@@ -68,3 +70,21 @@ def test_bad_options_are_refused_before_training(tmp_path, options, sentence):
     with pytest.raises(ValueError, match=sentence):
         fit(mlp(), task, **options)
     assert task.run.phase == 0
+
+
+@pytest.mark.parametrize("clip", [None, 1e-3])
+def test_the_gradient_of_what_is_kept_is_clipped_as_the_recipe_says(clip):
+    network = mlp()
+    approximate = ApproximateDropout(network, 0.5)
+    steps = Steps(approximate, 100, clip=clip)
+    before = [parameter.detach().clone() for parameter in network.parameters()]
+    network(torch.randn(4, 64)).sum().backward()
+    steps(torch.optim.SGD(network.parameters(), lr=1.0))
+    moved = torch.cat([(p.detach() - old).flatten() for p, old in zip(network.parameters(), before, strict=True)])
+    assert (moved.norm().item() == pytest.approx(1e-3, rel=1e-3)) == (clip is not None)
+
+
+def test_several_processes_are_refused(tmp_path):
+    task = make_task(tmp_path)
+    with pytest.raises(ValueError, match="set recipe key 'processes' to 1"):
+        fit(mlp(), replace(task, recipe=replace(task.recipe, processes=2)))
