@@ -106,6 +106,7 @@ class Kind(ABC):
         main: The metric by which methods are compared.
         details: Further keys of an evaluation, which tables do not show.
         noun: What an example is, as in "images of 1 x 8 x 8".
+        caption: What must be said of the metrics below a table.
     """
 
     name: ClassVar[str]
@@ -113,6 +114,7 @@ class Kind(ABC):
     main: ClassVar[Metric]
     details: ClassVar[tuple[str, ...]] = ()
     noun: ClassVar[str]
+    caption: ClassVar[str] = ""
 
     def at_scale(self, scale: float) -> Kind:
         """The kind for targets that were divided by `scale`; without a unit of their own it is the same."""

@@ -39,6 +39,10 @@ class Regression(Kind):
     )
     details = ("noise_std",)
     noun = "rows"
+    caption = (
+        "Loss: mean squared error of the standardised target; RMSE and log-likelihood: in the target's unit, of a row, "
+        "under Gaussian noise whose variance is the mean squared error on the validation set."
+    )
 
     def at_scale(self, scale: float) -> Regression:
         return Regression(scale)

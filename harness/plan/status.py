@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from harness import kinds
 from harness.machine.files import read_json
 from harness.plan import configuration, grid
 
@@ -56,15 +57,22 @@ def cell_state(folder: Path, config_hash: str) -> dict[str, Any]:
     """`done`, `failed` (with its error), `running` or `stopped` (with epoch, loss, time left), or `waiting`."""
     metrics = read_json(folder / "metrics.json")
     if metrics.get("config_hash") == config_hash and metrics.get("status") in ("done", "failed"):
-        test = metrics.get("test")
-        top1 = test.get("top1") if isinstance(test, dict) else None
-        return {"state": metrics["status"], "error": metrics.get("error"), "top1": top1}
+        return {"state": metrics["status"], "error": metrics.get("error"), "test": _main(metrics)}
     progress = read_json(folder / "progress.json")
     if not all(isinstance(progress.get(key), int | float) for key in PROGRESS):
         progress = {}
     if _locked(folder / ".lock"):
         return {"state": "running", **progress}
     return {"state": "stopped" if progress else "waiting", **progress}
+
+
+def _main(metrics: dict[str, Any]) -> str | None:
+    """The main metric of a result in words, if it has one."""
+    name = metrics.get("kind", kinds.DEFAULT)
+    main = kinds.named(name).main.name if name in kinds.names() else None
+    test = metrics.get("test")
+    value = test.get(main) if isinstance(test, dict) else None
+    return f"{main} {value:.4f}" if isinstance(value, int | float) else None
 
 
 def _locked(path: Path) -> bool:
@@ -92,8 +100,8 @@ def render(states: list[dict[str, Any]], *, everything: bool) -> str:
 def _detail(state: dict[str, Any]) -> str:
     if state["state"] == "failed":
         return str(state["error"])
-    if isinstance(state.get("top1"), int | float):
-        return f"test top1 {state['top1']:.4f}"
+    if state.get("test"):
+        return f"test {state['test']}"
     if "epoch" in state:
         left = (
             f"{state['seconds_left'] / 60:.1f} min left" if state["state"] == "running" else "resumes at the next start"

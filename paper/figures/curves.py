@@ -14,21 +14,24 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from harness import kinds
 from paper.figures.canvas import Plot
 from paper.figures.style import DASHES, Look, frame, grid, legend_below, looks, plain_log_ticks, present
 from paper.rows.summary import aggregate
 
 PLACE = ["dataset", "model", "method", "epoch"]
+VALIDATION = {f"val_{kind.main.name}": kind.main for kind in map(kinds.named, kinds.names())}
+"""Column of a history -> main metric of a kind."""
 LABELS = {
     "train_loss": "training loss",
     "val_loss": "validation loss",
-    "val_top1": "validation top-1 (%)",
+    **{name: f"validation {main.axis}" for name, main in VALIDATION.items()},
     "best_energy": "best state",
     "mean_energy": "population mean",
     "kept_ratio": "kept ratio (%)",
     "diversity": "diversity of the population",
 }
-PERCENT = ("val_top1", "kept_ratio")
+PERCENT = ("kept_ratio", *(name for name, main in VALIDATION.items() if main.unit == "%"))
 NEVER_NEGATIVE = ("kept_ratio", "diversity")
 
 
@@ -41,7 +44,7 @@ def plots(history: pandas.DataFrame, look: dict[str, Look]) -> Iterator[Plot]:
     """
     subjects = {
         "training": (
-            ["train_loss", "val_loss", "val_top1"],
+            ["train_loss", "val_loss", *VALIDATION],
             "Training and validation over epochs; methods that start from the dense network join later.",
         ),
         "energy": (
@@ -58,7 +61,7 @@ def plots(history: pandas.DataFrame, look: dict[str, Look]) -> Iterator[Plot]:
     for dataset in history["dataset"].unique():
         part = history[history["dataset"] == dataset]
         for subject, (quantities, caption) in subjects.items():
-            data = tidy(part, [name for name in quantities if name in part])
+            data = tidy(part, [name for name in quantities if name in part and part[name].notna().any()])
             if not data.empty:
                 by_model = partial(draw_by_model, quantities=quantities)
                 draw = partial(draw_training, look=look) if subject == "training" else by_model
@@ -69,7 +72,7 @@ def plots(history: pandas.DataFrame, look: dict[str, Look]) -> Iterator[Plot]:
 def tidy(history: pandas.DataFrame, quantities: list[str]) -> pandas.DataFrame:
     """Mean and interval over seeds of each quantity, with the epoch of the freeze beside it."""
     known = history.dropna(subset=quantities, how="all") if quantities else history.iloc[:0]
-    if "frozen" in known and not {"kept_ratio", "val_top1"} & set(quantities):
+    if "frozen" in known and not {"kept_ratio", *VALIDATION} & set(quantities):
         # A frozen search evaluates no candidates: there is no energy and no diversity to show.
         known = known[known["epoch"] <= freeze_by_seed(known)]
     if known.empty:
@@ -101,16 +104,17 @@ def freezes(history: pandas.DataFrame) -> pandas.DataFrame:
 
 
 def draw_training(data: pandas.DataFrame, look: dict[str, Look]) -> Figure:
-    """One row of panels per model: training loss, validation loss, validation top-1."""
+    """One row of panels per model: training loss, validation loss, and the main metric on validation."""
     models, look = list(data["model"].unique()), present(look, data["method"])
+    panels = ["train_loss", "val_loss", *(name for name in VALIDATION if name in set(data["quantity"]))]
     figure, axes = grid(3 * len(models), height=1.7)
     for number, ax in enumerate(axes):
-        model, quantity = models[number // 3], ("train_loss", "val_loss", "val_top1")[number % 3]
+        model, quantity = models[number // 3], panels[number % 3]
         part = data[(data["model"] == model) & (data["quantity"] == quantity)]
         draw_lines(ax, part, look)
         ax.set(title=f"{model}: {LABELS[quantity]}", ylabel="")
         ax.set_xlabel("epoch" if number // 3 == len(models) - 1 else "")
-        if quantity == "val_top1":
+        if quantity in PERCENT:
             ax.set_ylim(frame(part["mean"], least=1, room=0.1, low=0, high=100))
         else:
             ax.set_yscale("log")

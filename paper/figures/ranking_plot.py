@@ -28,8 +28,8 @@ def plots(statistics: Path, look: dict[str, Look]) -> Iterator[Plot]:
     matrix = pandas.read_csv(statistics / "nemenyi.csv", index_col="method")
     first = ranks.iloc[0]
     caption = (
-        f"Average ranks of mean test top-1 over {first['blocks']} (dataset, model) pairs, 1 is best. Bars join methods "
-        f"that Nemenyi's test cannot tell apart at 5 %; Friedman's test: p = {first['friedman_p']:.3g}."
+        f"Average ranks of mean test {first['metric']} over {first['blocks']} (dataset, model) pairs, 1 is best. Bars "
+        f"join methods that Nemenyi's test cannot tell apart at 5 %; Friedman's test: p = {first['friedman_p']:.3g}."
     )
     yield Plot("critical-difference", caption, ranks, partial(draw, matrix=matrix, look=look))
 

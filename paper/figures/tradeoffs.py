@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import partial
 
@@ -11,12 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from harness import kinds
 from paper.figures.canvas import Plot
 from paper.figures.style import Look, frame, grid, legend_below, present, rule_of
 from paper.statistics.pareto import COSTS
 
-LEAST_SPAN = 1.0
-"""Percentage points that an accuracy axis shows at least, so that noise does not look like a gap."""
+LEAST = 1e-6
+"""Span of an axis whose values are all one, where a metric asks for none."""
 
 
 def plots(points: pandas.DataFrame, look: dict[str, Look]) -> Iterator[Plot]:
@@ -28,17 +30,18 @@ def plots(points: pandas.DataFrame, look: dict[str, Look]) -> Iterator[Plot]:
     """
     for dataset in points["dataset"].unique():
         part = points[points["dataset"] == dataset]
+        main = _main(part)
         kept = part[part["cost"] == "kept_ratio"]
         if not kept.empty:
             caption = (
-                f"{dataset}: test top-1 against kept parameters; bars are 95 % intervals over seeds, lines join the "
-                "variants of a method, the dashed line is the dense network. Bars longer than the panel are cut."
+                f"{dataset}: test {main.words} against kept parameters; bars are 95 % intervals over seeds, lines join "
+                "the variants of a method, the dashed line is the dense network. Bars longer than the panel are cut."
             )
-            yield Plot(f"accuracy-{dataset}", caption, kept, partial(draw_accuracy, look=look))
+            yield Plot(f"{_subject(main)}-{dataset}", caption, kept, partial(draw_accuracy, look=look))
         if not part.empty:
             caption = (
-                f"{dataset}: test top-1 against three costs. Filled points are on the Pareto front (no other method is "
-                "as good in both and better in one); hollow points are not."
+                f"{dataset}: test {main.words} against three costs. Filled points are on the Pareto front (no other "
+                "method is as good in both and better in one); hollow points are not."
             )
             yield Plot(f"pareto-{dataset}", caption, part, partial(draw_pareto, look=look))
 
@@ -61,11 +64,11 @@ def draw_accuracy(data: pandas.DataFrame, look: dict[str, Look]) -> Figure:
                 "lw": 0.8,
                 "elinewidth": 0.7,
             }
-            ax.errorbar(ordered["value"], ordered["top1"], ordered["top1_half"], ordered["value_half"], **style)
-        for dense in part.loc[part["method"] == "dense", "top1"]:
+            ax.errorbar(ordered["value"], ordered["score"], ordered["score_half"], ordered["value_half"], **style)
+        for dense in part.loc[part["method"] == "dense", "score"]:
             ax.axhline(dense, color="#000000", ls=(0, (4, 2)), lw=0.7)
         set_frame(ax, part)
-        ax.set(title=model, xlabel=COSTS["kept_ratio"], ylabel="test top-1 (%)")
+        ax.set(title=model, xlabel=COSTS["kept_ratio"], ylabel=f"test {_main(data).axis}")
     legend_below(figure, [_handle(name, of_rule[name], filled=True) for name in of_rule])
     return figure
 
@@ -78,11 +81,11 @@ def draw_pareto(data: pandas.DataFrame, look: dict[str, Look]) -> Figure:
     for number, ax in enumerate(axes):
         model, cost = models[number // len(costs)], costs[number % len(costs)]
         part = data[(data["model"] == model) & (data["cost"] == cost)]
-        front = part[part["on_front"]].sort_values(["value", "top1"])
-        ax.plot(front["value"], front["top1"], drawstyle="steps-post", color="#888", lw=0.8, zorder=1)
+        front = part[part["on_front"]].sort_values(["value", "score"])
+        ax.plot(front["value"], front["score"], drawstyle="steps-post", color="#888", lw=0.8, zorder=1)
         draw_points(ax, part, look)
         set_frame(ax, part)
-        ax.set(title=model, xlabel=COSTS[cost], ylabel="test top-1 (%)" if number % len(costs) == 0 else "")
+        ax.set(title=model, xlabel=COSTS[cost], ylabel=f"test {_main(data).axis}" if number % len(costs) == 0 else "")
     legend_below(figure, [_handle(name, look[name], filled=True) for name in look])
     return figure
 
@@ -93,7 +96,7 @@ def draw_points(ax: Axes, part: pandas.DataFrame, look: dict[str, Look]) -> None
         seaborn.scatterplot(
             points,
             x="value",
-            y="top1",
+            y="score",
             hue="method",
             style="method",
             palette={name: look[name].colour for name in look},
@@ -110,6 +113,14 @@ def draw_points(ax: Axes, part: pandas.DataFrame, look: dict[str, Look]) -> None
             drawn.set_facecolor("white")
 
 
+def _main(data: pandas.DataFrame) -> kinds.Metric:
+    return kinds.named(data["kind"].iloc[0]).main
+
+
+def _subject(main: kinds.Metric) -> str:
+    return "accuracy" if main.unit == "%" else main.name
+
+
 def _handle(name: str, look: Look, *, filled: bool) -> Line2D:
     face = look.colour if filled else "white"
     return Line2D([], [], color=look.colour, marker=look.marker, markerfacecolor=face, ls="", label=name)
@@ -117,5 +128,7 @@ def _handle(name: str, look: Look, *, filled: bool) -> Line2D:
 
 def set_frame(ax: Axes, part: pandas.DataFrame) -> None:
     """Room for all points, on the accuracy axis not for bars that are much longer than what lies between the points."""
-    ax.set_ylim(frame(part["top1"], least=LEAST_SPAN, room=0.4, low=0, high=100))
+    main = _main(part)
+    low, high = (math.inf * sign if end is None else main.scale * end for sign, end in ((-1, main.low), (1, main.high)))
+    ax.set_ylim(frame(part["score"], least=main.least_span or LEAST, room=0.4, low=low, high=high))
     ax.set_xlim(frame(part["value"], least=20, room=0.1, low=0))

@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 
 import pandas
 
+from harness import kinds
 from harness.runs.result import ResultError, read
 from paper.rows import plausible
-from paper.rows.row import COLUMNS, COUNTS, finished, full, unfinished
+from paper.rows.row import COUNTS, columns, finished, full, kind_of, unfinished
 
 Cell = Mapping[str, Any]
 KEYS = ("dataset", "model", "method", "seed")
@@ -48,7 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"table '{options.table}': {error}", file=sys.stderr)
         return 1
     folder = options.out.with_suffix("")
-    write_csv(options.out, pandas.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(COUNTS, "Int64")))
+    names = columns(row["kind"] for row in rows)
+    write_csv(options.out, pandas.DataFrame(rows, columns=names).astype(dict.fromkeys(COUNTS, "Int64")))
     write_csv(folder / "history.csv", history(results))
     write_csv(folder / "layers.csv", layers(results))
     (folder / "setup.json").write_text(json.dumps(setup(results), indent=1, sort_keys=True) + "\n", encoding="utf-8")
@@ -139,6 +141,9 @@ def refuse_foreign(cell: Cell, metrics: Mapping[str, Any]) -> None:
         raise ResultError(f"{path} holds the result of {dataset}/{model}/{method}/seed{seed}: move it or delete it")
     if Path(path).parts[-5:-1] != (dataset, model, method, f"seed{seed}"):
         raise ResultError(f"{path} must lie in {dataset}/{model}/{method}/seed{seed}: move it or delete it")
+    if metrics.get("kind", kinds.DEFAULT) != kind_of(cell).name:
+        raise ResultError(f"{path} is a result of {metrics['kind']}, but the plan says {kind_of(cell).name}: run the "
+                          "cell again")  # fmt: skip
     if metrics["config_hash"] != cell["config_hash"]:
         raise ResultError(
             f"{path} was made with configuration {metrics['config_hash']}, but the plan says {cell['config_hash']}: "

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-TOP = ("top1", "top3", "top5")
+from harness.runs.result import EVALUATIONS, kind_of
 
 
 def objections(metrics: Mapping[str, Any]) -> Iterator[str]:
@@ -16,9 +15,9 @@ def objections(metrics: Mapping[str, Any]) -> Iterator[str]:
     yield from _configuration(metrics)
     if metrics["status"] != "done":
         return
-    for section in ("test", "val", "full_test"):
+    for section in EVALUATIONS:
         if metrics.get(section):
-            yield from _evaluation(section, metrics[section])
+            yield from (f"{section}.{clause}" for clause in kind_of(metrics).objections(metrics[section]))
     yield from _size(metrics["size"])
     if metrics.get("budget"):
         budget = metrics["budget"]
@@ -34,18 +33,6 @@ def _configuration(metrics: Mapping[str, Any]) -> Iterator[str]:
         # As harness.plan.configuration takes it; a test holds the two equal.
         if hashlib.sha256(content.encode()).hexdigest()[:16] != metrics["config_hash"]:
             yield "config_hash is not the hash of the configuration in the file"
-
-
-def _evaluation(section: str, evaluation: Mapping[str, Any]) -> Iterator[str]:
-    examples = evaluation["examples"]
-    present = [key for key in TOP if key in evaluation]
-    for key in present:
-        right = evaluation[key] * examples
-        if abs(right - round(right)) > 1e-6 * examples + 1e-6:
-            yield f"{section}.{key} = {evaluation[key]} is not a number of right answers out of {examples} examples"
-    for low, high in itertools.pairwise(present):
-        if evaluation[low] > evaluation[high]:
-            yield f"{section}.{low} = {evaluation[low]} is above {section}.{high} = {evaluation[high]}"
 
 
 def _size(size: Mapping[str, Any]) -> Iterator[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-COLUMNS = [
-    *("dataset", "model", "method", "evaluation", "seed", "status", "error", "config_hash", "protocol"),
-    *("loss", "top1", "top3", "top5", "examples", "val_loss", "val_top1"),
+from harness import kinds
+
+CELL = ["dataset", "model", "method", "evaluation", "seed", "status", "error", "config_hash", "protocol", "kind"]
+MEASURED = [
     *("kept_ratio", "parameters", "dense_parameters", "nonzero", "macs", "dense_macs"),
     *("file_bytes", "dense_file_bytes", "compressed_bytes"),
     *("dense_epochs", "own_epochs", "total_epochs"),
@@ -15,7 +16,8 @@ COLUMNS = [
     *("seconds", "train_seconds", "step_ms", "authors_kept_ratio"),
     *("hardware", "torch", "commit", "dirty", "path"),
 ]
-"""Fractions are fractions, times say their unit, MACs are multiply-accumulates of one forward pass of one example."""
+"""What is measured whatever the kind of task. Fractions are fractions, times say their unit, MACs are
+multiply-accumulates of one forward pass of one example."""
 
 COUNTS = [
     *("seed", "protocol", "examples", "parameters", "dense_parameters", "nonzero", "macs", "dense_macs"),
@@ -26,9 +28,24 @@ FULL = " (full)"
 """Suffix of the row that evaluates all weights of a method that keeps them (the paper's F beside its P)."""
 
 
+def columns(names: Iterable[str]) -> list[str]:
+    """The columns of a table whose cells are of the kinds `names`."""
+    wanted = set(names)
+    found = [kinds.named(name) for name in kinds.names() if name in wanted]
+    evaluation = [metric.name for kind in found for metric in kind.metrics]
+    val = ["val_loss", *(f"val_{kind.main.name}" for kind in found)]
+    return [*CELL, *dict.fromkeys([*evaluation, "examples", *val, "chance"]), *MEASURED]
+
+
+def kind_of(cell: Mapping[str, Any]) -> kinds.Kind:
+    """The kind of a planned cell."""
+    return kinds.named(cell.get("kind", kinds.DEFAULT))
+
+
 def unfinished(cell: Mapping[str, Any], status: str, error: str) -> dict[str, Any]:
     """The row of a cell without numbers: `status` is failed, missing or invalid."""
-    row = dict.fromkeys(COLUMNS)
+    kind = kind_of(cell)
+    row = {**dict.fromkeys(columns([kind.name])), "kind": kind.name}
     row |= {key: cell[key] for key in ("dataset", "model", "method", "seed", "config_hash", "path")}
     return row | {"evaluation": "pruned", "status": status, "error": error}
 
@@ -39,8 +56,10 @@ def finished(cell: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, A
     latency, val = metrics.get("latency") or {}, metrics.get("val") or {}
     time, provenance = metrics.get("time") or {}, metrics.get("provenance") or {}
     row = unfinished(cell, "done", "") | {key: size.get(key) for key in size}
-    row |= {key: metrics["test"].get(key) for key in ("loss", "top1", "top3", "top5", "examples")}
-    row |= {"val_loss": val.get("loss"), "val_top1": val.get("top1"), "protocol": metrics["protocol"]}
+    row |= {key: metrics["test"].get(key) for key in _evaluation(cell)}
+    main = kind_of(cell).main.name
+    row |= {"val_loss": val.get("loss"), f"val_{main}": val.get(main)}
+    row |= {"protocol": metrics["protocol"], "chance": metrics.get("chance")}
     row |= {key: budget.get(key) for key in ("dense_epochs", "own_epochs", "total_epochs")}
     row |= {key: time.get(key) for key in ("seconds", "train_seconds", "step_ms")}
     row |= {key: provenance.get(key) for key in ("commit", "dirty")}
@@ -53,6 +72,10 @@ def finished(cell: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, A
         row |= {"latency_device": latency["device"]}
     row["authors_kept_ratio"] = (metrics.get("extra") or {}).get("authors_kept_ratio")
     return row
+
+
+def _evaluation(cell: Mapping[str, Any]) -> list[str]:
+    return [*(metric.name for metric in kind_of(cell).metrics), "examples"]
 
 
 def full(pruned: Mapping[str, Any], metrics: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -69,8 +92,8 @@ def full(pruned: Mapping[str, Any], metrics: Mapping[str, Any] | None) -> dict[s
     if not evaluation:
         missing = {**row, "seed": pruned["seed"]}
         return unfinished(missing, "missing", "no evaluation with all weights") | {"evaluation": "full"}
-    row |= {key: evaluation.get(key) for key in ("loss", "top1", "top3", "top5", "examples")}
-    row |= dict.fromkeys(("val_loss", "val_top1", "compressed_bytes", "authors_kept_ratio"))
+    row |= {key: evaluation.get(key) for key in _evaluation(pruned)}
+    row |= dict.fromkeys(("val_loss", f"val_{kind_of(pruned).main.name}", "compressed_bytes", "authors_kept_ratio"))
     row |= {"parameters": row["dense_parameters"], "nonzero": row["dense_parameters"], "kept_ratio": 1.0}
     row |= {"macs": row["dense_macs"], "file_bytes": row["dense_file_bytes"], "latency_ms": row["dense_latency_ms"]}
     return row

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy
 import pandas
 from scipy import stats
 
+from harness import kinds
 from paper.rows.row import COUNTS
 
 GROUP = ["dataset", "model", "method"]
@@ -17,8 +20,8 @@ FEW_SEEDS = 3
 WORDS = ["error", "commit", "config_hash", "path", "hardware", "torch", "latency_device"]
 """Columns that stay text even where all entries look like numbers or are empty."""
 
-METRICS = [
-    *("loss", "top1", "top3", "top5", "kept_ratio", "nonzero", "macs", "macs_ratio"),
+MEASURED = [
+    *("kept_ratio", "nonzero", "macs", "macs_ratio"),
     *("latency_ms", "latency_ratio", "total_epochs", "authors_kept_ratio", "step_ms"),
 ]
 
@@ -28,6 +31,8 @@ def read_rows(path: Path | str) -> pandas.DataFrame:
     rows = pandas.read_csv(path, dtype=dict.fromkeys(WORDS, str))
     rows = rows.astype(dict.fromkeys(COUNTS, "Float64")).astype(dict.fromkeys(COUNTS, "float64"))
     rows["error"] = rows["error"].fillna("")
+    if "kind" not in rows:
+        rows["kind"] = kinds.DEFAULT  # Written before there were others.
     return rows.assign(
         macs_ratio=rows["macs"] / rows["dense_macs"],
         latency_ratio=rows["latency_ms"] / rows["dense_latency_ms"],
@@ -61,15 +66,35 @@ def aggregate(frame: pandas.DataFrame, by: list[str], values: list[str]) -> pand
     return pandas.DataFrame(columns).reset_index()
 
 
+def scored(frame: pandas.DataFrame) -> pandas.DataFrame:
+    """With three columns more: `score`, the main metric of each row's kind as it is shown; `score_half`, its interval,
+    where the frame has one; and `gain`, the score with the sign that makes larger better."""
+    parts = []
+    for name, part in frame.groupby("kind", sort=False):
+        main = kinds.named(name).main
+        score = main.scale * part[main.name]
+        half = main.scale * part[f"{main.name}_half"] if f"{main.name}_half" in part else math.nan
+        parts.append(pandas.DataFrame({"score": score, "score_half": half, "gain": main.sign * score}))
+    new = pandas.concat(parts) if parts else pandas.DataFrame(columns=["score", "score_half", "gain"], dtype=float)
+    return frame.join(new)
+
+
+def main_metrics(names: Iterable[str]) -> str:
+    """The main metrics of some kinds in words, each once."""
+    return ", ".join(dict.fromkeys(kinds.named(name).main.words for name in names))
+
+
 def summarise(rows: pandas.DataFrame) -> pandas.DataFrame:
-    """One line per (dataset, model, method): `aggregate` of METRICS over the finished seeds, `n` and `planned` seeds.
+    """One line per (dataset, model, method): `aggregate` of all numbers over the finished seeds, `n`, `planned` seeds.
 
     Groups without a finished seed stay, with NaN: a hole is shown, not hidden.
     """
     rows = rows.assign(done=rows["status"].eq("done"))
-    table = aggregate(rows, GROUP, METRICS)
+    metrics = [metric.name for name in rows["kind"].unique() for metric in kinds.named(name).metrics]
+    chance = ["chance"] if "chance" in rows else []
+    table = aggregate(rows, GROUP, [*dict.fromkeys(metrics), *chance, *MEASURED])
     counts = rows.groupby(GROUP, sort=False)["done"].agg(n="sum", planned="size").reset_index()
-    details = ["evaluation", "dense_parameters", "latency_batch", "latency_device"]
+    details = ["evaluation", "kind", "dense_parameters", "latency_batch", "latency_device"]
     first = rows.groupby(GROUP, sort=False)[details].first().reset_index()
     return table.merge(counts, on=GROUP).merge(first, on=GROUP)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas
 
-from paper.rows.summary import read_rows, seed_warning, summarise
+from paper.rows.summary import main_metrics, read_rows, seed_warning, summarise
 from paper.statistics.paired import paired_tests
 from paper.statistics.pareto import pareto
 from paper.statistics.ranks import ranking
@@ -44,6 +44,7 @@ def write(rows: pandas.DataFrame, folder: Path) -> list[str]:
         notes.append(result)
     else:
         details = {"friedman_p": result.friedman_p, "critical_difference": result.critical_difference}
+        details["metric"] = main_metrics(summary["kind"].unique())
         ranks = result.ranks.rename_axis("method").reset_index().assign(**details, blocks=result.blocks)
         save(ranks, folder / "ranks.csv")
         save(result.nemenyi.rename_axis("method").reset_index(), folder / "nemenyi.csv")

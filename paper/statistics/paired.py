@@ -10,11 +10,14 @@ import pandas
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from harness import kinds
+from paper.rows.summary import scored
+
 RESAMPLES = 9999
 ALPHA = 0.05
 
 COLUMNS = [
-    *("dataset", "model", "method", "reference", "pairs", "difference", "t_low", "t_high"),
+    *("dataset", "model", "method", "kind", "reference", "pairs", "difference", "t_low", "t_high"),
     *("bootstrap_low", "bootstrap_high", "t_p", "wilcoxon_p", "t_p_holm", "wilcoxon_p_holm", "result"),
 ]
 
@@ -26,7 +29,7 @@ def reference_of(rows: pandas.DataFrame) -> str:
 
 
 def paired_tests(rows: pandas.DataFrame) -> pandas.DataFrame:
-    """Differences in top-1 (points, method minus reference) over the seeds that both finished.
+    """Differences in the main metric (as shown, method minus reference) over the seeds that both finished.
 
     Student's paired t and Wilcoxon's signed-rank test, each corrected by Holm over all comparisons of the table;
     95 % intervals of the mean difference by t and by the percentile bootstrap over seeds. `result` goes by the
@@ -40,16 +43,15 @@ def paired_tests(rows: pandas.DataFrame) -> pandas.DataFrame:
     """
     rows = rows[rows["evaluation"].eq("pruned")]
     reference = reference_of(rows)
-    wide = rows.assign(top1=100 * rows["top1"]).pivot(
-        index=["dataset", "model", "seed"], columns="method", values="top1"
-    )
+    wide = scored(rows).pivot(index=["dataset", "model", "seed"], columns="method", values="score")
+    kind = rows.groupby("dataset", sort=False)["kind"].first()
     lines = []
     for place in rows[["dataset", "model"]].drop_duplicates().itertuples(index=False):
         block = wide.loc[(place.dataset, place.model)]
         for method in rows["method"].unique():
             if method != reference:
                 difference = (block[method] - block[reference]).dropna().to_numpy()
-                lines.append([place.dataset, place.model, method, reference, *compare(difference)])
+                lines.append([place.dataset, place.model, method, kind[place.dataset], reference, *compare(difference)])
     table = pandas.DataFrame(lines, columns=COLUMNS[:-3])
     for test in ("t_p", "wilcoxon_p"):
         table[f"{test}_holm"] = holm(table[test])
@@ -92,4 +94,4 @@ def _result(row: object) -> str:
         return "too few seeds"
     if row.t_p_holm >= ALPHA:
         return "no difference shown"
-    return "better" if row.difference > 0 else "worse"
+    return "better" if row.difference * kinds.named(row.kind).main.sign > 0 else "worse"

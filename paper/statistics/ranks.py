@@ -9,7 +9,7 @@ import pandas
 import scikit_posthocs
 from scipy import stats
 
-from paper.rows.summary import GROUP
+from paper.rows.summary import GROUP, scored
 
 METHODS_NEEDED = 3
 BLOCKS_NEEDED = 2
@@ -38,14 +38,14 @@ class Ranking:
 
 
 def ranking(summary: pandas.DataFrame) -> Ranking | str:
-    """Friedman's test and Nemenyi's post-hoc test on mean top-1, or a sentence that says why they cannot be made.
+    """Friedman's test and Nemenyi's post-hoc test on mean main metrics, or a sentence that says why there are none.
 
     Args:
         summary: `summary.summarise`.
     """
-    pruned = summary[summary["evaluation"].eq("pruned")]
+    pruned = scored(summary[summary["evaluation"].eq("pruned")])
     order = list(pruned["method"].unique())
-    matrix = pruned.pivot(index=GROUP[:2], columns="method", values="top1")[order]
+    matrix = pruned.pivot(index=GROUP[:2], columns="method", values="gain")[order]
     holes = [method for method in order if matrix[method].isna().any()]
     matrix = matrix.drop(columns=holes)
     blocks, methods = matrix.shape

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pandas
 
+from harness.kinds.classification import KIND as CLASSIFICATION
 from paper.rows.summary import half_width
 from paper.tables.page import NONE, Cell, Table, mean, text
 
@@ -28,13 +29,15 @@ CAPTION = (
 
 
 def claims(rows: pandas.DataFrame, dataset: str) -> Table | None:
-    """A table of claims for one dataset, or None if it holds no EDropout row.
+    """A table of claims for one dataset, or None if it holds no EDropout row or is no classification.
 
     Args:
         rows: Tidy rows (`summary.read_rows`).
         dataset: Name of the dataset.
     """
     rows = rows[(rows["dataset"] == dataset) & rows["evaluation"].eq("pruned")]
+    if not rows["kind"].eq(CLASSIFICATION.name).all():
+        return None
     methods = [name for name in rows["method"].unique() if name.split("-")[0] == "edropout"]
     if not methods:
         return None

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas
 
+from harness import kinds
 from paper.rows.summary import problems, seed_warning, summarise
 from paper.tables import published
 from paper.tables.claims import claims
@@ -50,10 +51,11 @@ def page(name: str, rows: pandas.DataFrame) -> Page:
 
 def comparison(dataset: str, part: pandas.DataFrame, found: list[published.Published | None]) -> Table:
     """All methods on one dataset; published top-1 and verdict only where a paper has such rows."""
-    columns = ["Model", "Method", "n", "Loss", "Top-1 %", "Top-3 %", "Top-5 %", "Kept %", "Parameters", "MACs"]
+    kind = kinds.named(part["kind"].iloc[0])
+    columns = ["Model", "Method", "n", *(metric.heading for metric in kind.metrics), "Kept %", "Parameters", "MACs"]
     columns += ["Latency ratio", "Epochs"]
-    rows = [_ours(row) for row in part.itertuples()]
-    caption = COMPARISON_CAPTION
+    rows = [_ours(row, kind) for row in part.itertuples()]
+    caption = f"{COMPARISON_CAPTION} {kind.caption}".rstrip()
     if any(found):
         columns += ["Pub. top-1 %", "Verdict"]
         caption += f" Pub.: the published number. {published.RULE}"
@@ -61,19 +63,33 @@ def comparison(dataset: str, part: pandas.DataFrame, found: list[published.Publi
             cells += [_printed(theirs, "top1"), text(published.verdict(row, theirs) if theirs else NONE)]
     else:
         caption += " There is no published number for this dataset."
-    return Table(f"Comparison: {dataset}", caption, columns, rows, notes=_notes(part), last_text=any(found))
+    notes = [*_notes(part), *_chance(part, kind)]
+    return Table(f"Comparison: {dataset}", caption, columns, rows, notes=notes, last_text=any(found))
 
 
-def _ours(row: Any) -> list[Cell]:
+def _ours(row: Any, kind: kinds.Kind) -> list[Cell]:
     count = f"{row.n}" if row.n == row.planned else f"{row.n} of {row.planned} †"
     return [
         *(text(row.model), text(row.method), Cell(count, row.n)),
-        mean(row.loss, row.loss_half, digits=4),
-        *(_percent(row, name) for name in ("top1", "top3", "top5", "kept_ratio")),
+        *(_metric(row, metric) for metric in kind.metrics),
+        _percent(row, "kept_ratio"),
         *(quantity(row.nonzero), quantity(row.macs)),
         mean(row.latency_ratio, row.latency_ratio_half, digits=2),
         plain(row.total_epochs),
     ]
+
+
+def _metric(row: Any, metric: kinds.Metric) -> Cell:
+    value, half = getattr(row, metric.name), getattr(row, f"{metric.name}_half")
+    return mean(value, half, digits=metric.digits, scale=metric.scale)
+
+
+def _chance(part: pandas.DataFrame, kind: kinds.Kind) -> list[str]:
+    """What no number of the table should be worse than."""
+    if "chance" not in part or part["chance"].isna().all():
+        return []
+    value = kind.main.scale * part["chance"].mean()
+    return [f"The best answer that does not look at x: {kind.main.axis} {value:.{kind.main.digits}f}."]
 
 
 def _percent(row: Any, name: str) -> Cell:

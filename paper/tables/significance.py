@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas
 
+from harness import kinds
 from paper.tables.page import NONE, Cell, Table, plain, text
 
 
@@ -13,8 +14,9 @@ def paired_table(paired: pandas.DataFrame, title: str = "Paired tests over seeds
     columns += ["p (t)", "Holm", "p (Wilcoxon)", "Holm", "Result"]
     rows = [
         [
-            *(text(row.dataset), text(row.model), text(row.method), plain(row.pairs), plain(row.difference, 2)),
-            *(_interval(row.t_low, row.t_high), _interval(row.bootstrap_low, row.bootstrap_high)),
+            *(text(row.dataset), text(row.model), text(row.method), plain(row.pairs)),
+            plain(row.difference, digits := kinds.named(row.kind).main.digits),
+            *(_interval(row.t_low, row.t_high, digits), _interval(row.bootstrap_low, row.bootstrap_high, digits)),
             *(plain(row.t_p, 4), plain(row.t_p_holm, 4), plain(row.wilcoxon_p, 4), plain(row.wilcoxon_p_holm, 4)),
             text(row.result),
         ]
@@ -22,12 +24,18 @@ def paired_table(paired: pandas.DataFrame, title: str = "Paired tests over seeds
     ]
     reference = paired["reference"].iloc[0] if len(paired) else NONE
     caption = (
-        f"Difference in test top-1, in percentage points, to {reference} with the same seed. p-values of the paired t "
-        "test and of Wilcoxon's signed-rank test, each also corrected by Holm over all lines of the whole table; "
+        f"Difference in test {_units(paired) or 'metrics'}, to {reference} with the same seed. p-values of the paired "
+        "t test and of Wilcoxon's signed-rank test, each also corrected by Holm over all lines of the whole table; "
         "percentile bootstrap over seeds. Result: by the corrected t test at 5 %."
     )
     return Table(title, caption, columns, rows, left=3, last_text=True)
 
 
-def _interval(low: float, high: float) -> Cell:
-    return Cell(NONE) if pandas.isna(low) else Cell(f"{low:.2f} to {high:.2f}", low)
+def _units(paired: pandas.DataFrame) -> str:
+    """The metrics in words: "top-1, in percentage points"."""
+    found = [kinds.named(name).main for name in paired["kind"].unique()]
+    return " or ".join(f"{main.words}, in percentage points" if main.unit == "%" else main.words for main in found)
+
+
+def _interval(low: float, high: float, digits: int) -> Cell:
+    return Cell(NONE) if pandas.isna(low) else Cell(f"{low:.{digits}f} to {high:.{digits}f}", low)

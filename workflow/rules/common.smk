@@ -16,6 +16,7 @@ from snakemake.shell import shell
 
 sys.path.insert(0, str(ROOT))
 
+from harness import kinds
 from harness.machine import devices
 from harness.plan import code, configuration, grid, reading
 from harness.runs.supervisor import failures
@@ -155,6 +156,7 @@ def table_cells(table):
     return [
         {
             **{key: cell[key] for key in ("dataset", "model", "method", "seed", "config_hash")},
+            "kind": kinds.of_data(cell["config"]["data"]),
             "path": f"{grid.folder(cell)}/metrics.json",
         }
         for cell in grid.cells(config, table)

@@ -36,9 +36,9 @@ def test_each_state_is_told(tmp_path):
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert cell_state(tmp_path, HASH)["state"] == "running"
     write(tmp_path, "metrics.json", {"config_hash": HASH, "status": "failed", "error": "why", "test": None})
-    assert cell_state(tmp_path, HASH) == {"state": "failed", "error": "why", "top1": None}
+    assert cell_state(tmp_path, HASH) == {"state": "failed", "error": "why", "test": None}
     write(tmp_path, "metrics.json", {"config_hash": HASH, "status": "done", "error": None, "test": {"top1": 0.9}})
-    assert cell_state(tmp_path, HASH)["top1"] == 0.9
+    assert cell_state(tmp_path, HASH)["test"] == "top1 0.9000"
 
 
 def test_a_result_of_another_configuration_does_not_count(tmp_path):
@@ -144,7 +144,7 @@ def test_damaged_progress_is_not_shown(tmp_path, content):
 
 def test_the_view_counts_all_and_lists_what_needs_a_look():
     states = [
-        {"state": "done", "cell": "a", "top1": 0.5},
+        {"state": "done", "cell": "a", "test": "top1 0.5000"},
         {"state": "running", "cell": "b", **PROGRESS},
         {"state": "failed", "cell": "c", "error": "the reason"},
     ]
