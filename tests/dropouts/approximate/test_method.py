@@ -242,3 +242,14 @@ def test_units_do_not_change_places_under_a_gradient():
     outputs(network).sum().backward()
     approximate.end_epoch()
     assert not approximate.iteration.leaves
+
+
+def test_one_dropout_module_under_two_names_is_exchanged_under_both():
+    drop = nn.Dropout(0.5)
+    network = nn.Sequential(nn.Linear(8, 8), drop, nn.Linear(8, 6), drop, nn.Linear(6, 2))
+    approximate = ApproximateDropout(network)
+    assert network[1] is network[3] is not drop
+    assert [place.width for place in approximate.places] == [8, 6]
+    network(torch.randn(3, 8)).sum().backward()
+    approximate.remove()
+    assert network[1] is network[3] is drop
