@@ -127,10 +127,10 @@ class DependentBetaBernoulli(nn.Module):
         return functional.softplus(self.raw_sigma)
 
     def need(self, x: Tensor) -> Tensor:
-        """(batch, units) phi: the probability that an example needs a unit."""
+        """(batch, units), or like `x` without positions, phi: the probability that an example needs a unit."""
         features = (x.mean((2, 3)) if x.dim() == 4 else x).detach()
         offset = self.sigma * torch.randn_like(self.raw_sigma) if self.training else 0.0
-        return (self.norm(features) + offset).clamp(0, 1)
+        return (self.norm(features.flatten(0, -2)) + offset).clamp(0, 1).view_as(features)
 
     def forward(self, x: Tensor) -> Tensor:
         need, mask = self.need(x), self.independent.mask(x)

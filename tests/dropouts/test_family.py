@@ -71,7 +71,7 @@ class Mixing(nn.Module):
         self.linear = nn.Linear(UNITS, UNITS)
 
     def forward(self, x):
-        return self.linear(x.movedim(1, -1)).movedim(-1, 1)
+        return self.linear(x.movedim(1, -1)).movedim(-1, 1) if x.dim() == 4 else self.linear(x)
 
 
 def scheduled(layer):
@@ -88,11 +88,16 @@ def images():
     return torch.rand(5, UNITS, 4, 4) + 0.5
 
 
+def sequences():
+    return torch.rand(5, 7, UNITS) + 0.5
+
+
 LINEAR = {name: lambda make=make: make(nn.Linear(UNITS, 3)) for name, make in HOLDERS.items()}
 CONVOLUTIONS = {name: lambda make=make: make(nn.Conv2d(UNITS, 3, 3, padding=1)) for name, make in HOLDERS.items()}
 CASES = [
     *[pytest.param(make, vectors, id=name) for name, make in {**NOISES, **GATES, **LINEAR}.items()],
     *[pytest.param(make, images, id=f"{name}-images") for name, make in {**NOISES, **GATES, **CONVOLUTIONS}.items()],
+    *[pytest.param(make, sequences, id=f"{name}-sequences") for name, make in {**NOISES, **GATES, **LINEAR}.items()],
     pytest.param(lambda: dropouts.DropBlock(0.3, 3), images, id="dropblock-images"),
 ]
 
