@@ -10,8 +10,8 @@ import pandas
 from paper.tables.page import NONE, Cell, Table, text
 
 CAPTION = (
-    "Each statement, the number that decides it, and the limits within which it counts as observed, set before it was "
-    "measured. Not observed is a result too; what it means stands in docs/theory.md."
+    "Each statement, the number that decides it, and the limits within which it counts as observed. Not observed is a "
+    "result too; what it means, and which limits were set after a first trial, stands in docs/theory.md."
 )
 COLUMNS = ["Statement", "Data", "What was measured", "Value", "Limits", "Verdict"]
 
