@@ -18,6 +18,9 @@ from edropout.subnetworks.engine import Engine, first_examples
 from edropout.subnetworks.units import Units
 from edropout.target import Target, count_for_share, hold, unit_scores
 
+# Sizes of inputs whose analysis is kept: enough for multi-scale training, and bounded.
+SIZES_KEPT = 8
+
 Mutation = Callable[[Tensor, float, torch.Generator], Tensor]
 
 
@@ -68,7 +71,7 @@ class States:
         self._steps_of_epoch = 0
         self._evolved = False  # since the last step
         self._credit: tuple[Tensor, Tensor] | None = None  # scores before this step, and what it has added to them
-        self._engine: Engine | None = None
+        self._engines: list[Engine] = []  # of the input sizes that were met last, the latest at the end
 
     @property
     def frozen(self) -> bool:
@@ -219,19 +222,15 @@ class States:
         self.scores = torch.where(self.best_state, memory * before + (1 - memory) * found, before)
 
     def _engine_for(self, x: Tensor) -> Engine:
-        """The analysis of the network for inputs of this size, anew when it meets a new size or network."""
-        if self._engine is None or not self._engine.fits(x):
-            self._engine = Engine(
-                self.model,
-                self.units,
-                batch_energy(self.energy),
-                x,
-                workers=self.workers,
-                energy_dtype=self.energy_dtype,
-            )
-        return self._engine
+        """The analysis of the network for inputs of this size; those of the last few sizes are kept."""
+        found = next((engine for engine in reversed(self._engines) if engine.fits(x)), None)
+        if found is None:
+            how = {"workers": self.workers, "energy_dtype": self.energy_dtype}
+            found = Engine(self.model, self.units, batch_energy(self.energy), x, **how)
+        self._engines = [*[engine for engine in self._engines if engine is not found][1 - SIZES_KEPT :], found]
+        return found
 
     def _seen_engine(self) -> Engine:
-        if self._engine is None:
+        if not self._engines:
             raise ValueError("shapes are unknown until the search has seen a batch: call loss(x, y) first")
-        return self._engine_for(self._engine.example)
+        return self._engine_for(self._engines[-1].example)

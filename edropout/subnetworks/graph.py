@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ class Step:
     args: tuple
     kwargs: Mapping[str, Any]
 
-    @property
+    @cached_property
     def reads(self) -> list[str]:
         """Names of the steps whose values this step takes, in order, without repetition."""
         found: dict[str, None] = {}

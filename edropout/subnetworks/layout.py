@@ -77,15 +77,18 @@ class Structure:
 
     def _check_changes(self) -> None:
         """Raises ValueError if a change in place is read under another name than that of the step that makes it."""
-        for number, step in enumerate(self.graph.steps):
-            if step.name not in self.graph.in_place:
-                continue
-            changed = self.graph.in_place[step.name]
-            before = {made.name for made in self.graph.steps[:number] if self.graph.memory[made.name] & changed}
-            after = [later for later in self.graph.steps[number + 1 :] if self.roles[later.name] != "size"]
-            if any(name in before for later in after for name in later.reads):
+        number = {step.name: place for place, step in enumerate(self.graph.steps)}
+        readers = [step for step in self.graph.steps if self.roles[step.name] != "size"]
+        last_read = {name: number[step.name] for step in readers for name in step.reads}
+        there: dict[int, list[str]] = {}  # address -> names of the values that lie there
+        for step in self.graph.steps:
+            for address in self.graph.memory[step.name]:
+                there.setdefault(address, []).append(step.name)
+        for changing, addresses in self.graph.in_place.items():
+            before = [name for entry in addresses for name in there.get(entry, ()) if number[name] < number[changing]]
+            if any(last_read.get(name, -1) > number[changing] for name in before):
                 raise ValueError(
-                    f"nothing can be pruned exactly: '{step.name}' changes a value in place that others read"
+                    f"nothing can be pruned exactly: '{changing}' changes a value in place that others read"
                 )
 
     def _apart(self, step: Step) -> list[str]:

@@ -127,22 +127,18 @@ def _weights(value: Tensor) -> Tensor:
 
 def _rename(graph: Graph, values: Mapping[str, Any]) -> None:
     """Lets later steps read the result of a change in place instead of the changed value under its old name."""
+    latest: dict[str, str] = {}
+    in_place: dict[tuple, list[str]] = {}  # place -> names of the values that lie there
     for number, step in enumerate(graph.steps):
+        if any(name in latest for name in step.reads):
+            arguments = substitute((step.args, dict(step.kwargs)), lambda ref: Ref(latest.get(ref.name, ref.name)))
+            graph.steps[number] = replace(step, args=arguments[0], kwargs=arguments[1])
         result = values.get(step.name)
-        if step.name not in graph.in_place or not isinstance(result, Tensor):
-            continue
-        old = {earlier.name for earlier in graph.steps[:number] if _same_place(values[earlier.name], result)}
-
-        def renamed(ref: Ref, old: set[str] = old, new: str = step.name) -> Ref:
-            return Ref(new) if ref.name in old else ref
-
-        for place, later in enumerate(graph.steps[number + 1 :], number + 1):
-            args, kwargs = substitute((later.args, dict(later.kwargs)), renamed)
-            graph.steps[place] = replace(later, args=args, kwargs=kwargs)
-
-
-def _same_place(one: Any, other: Tensor) -> bool:
-    return isinstance(one, Tensor) and _place(one) == _place(other)
+        if isinstance(result, Tensor):
+            names = in_place.setdefault(_place(result), [])
+            if step.name in graph.in_place:
+                latest.update(dict.fromkeys(names, step.name))
+            names.append(step.name)
 
 
 def _place(value: Tensor) -> tuple:

@@ -127,18 +127,23 @@ def steps_with_weights(graph: Graph, modules: Mapping[str, nn.Module], model: nn
     return found
 
 
-def reaches_output(step: Step, users: Mapping[str, list[Step]], with_weights: set[str]) -> bool:
-    """True if the network's output comes from `step` without another layer with weights in between."""
-    waiting, seen = [step], {step.name}
-    while waiting:
-        for user in users[waiting.pop().name]:
-            if user.kind == "output":
-                return True
-            asks_for_size = user.target in ("size", "dim", getattr)
-            if user.name not in seen | with_weights and not asks_for_size:
-                seen.add(user.name)
-                waiting.append(user)
-    return False
+def reaching_output(graph: Graph, with_weights: set[str]) -> set[str]:
+    """Names of the steps from which the network's output comes without another layer with weights in between."""
+    found: set[str] = set()
+    for step in reversed(graph.steps):
+        through = step.name in found and step.name not in with_weights and step.target not in ("size", "dim", getattr)
+        if step.kind == "output" or through:
+            found.update(step.reads)
+    return found
+
+
+def reached_by_input(graph: Graph, with_weights: set[str]) -> set[str]:
+    """Names of the steps that only read what comes from the network's input without a layer with weights before."""
+    found: set[str] = set()
+    for step in graph.steps:
+        if all(name in found and name not in with_weights for name in step.reads):
+            found.add(step.name)
+    return found
 
 
 def asks_for_device(step: Step) -> bool:

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from edropout.subnetworks.graph import Graph, Step
+from edropout.subnetworks.graph import Step
 from edropout.subnetworks.roles import (
     call_counts,
     is_convolution,
     is_linear,
     norm_partners,
-    reaches_output,
+    reached_by_input,
+    reaching_output,
     steps_with_weights,
 )
 from edropout.subnetworks.tracing import trace
@@ -58,6 +59,7 @@ class Units:
         layers = [s for s in calls if is_convolution(modules[s.target]) or is_linear(modules[s.target])]
         linear = [s for s in layers if is_linear(modules[s.target])]
         users, with_weights = graph.users(), steps_with_weights(graph, modules, model)
+        stems, outputs = reached_by_input(graph, with_weights), reaching_output(graph, with_weights)
         self.sizes: dict[str, int] = {}
         self.shortcut_norms: dict[str, str] = {}
         for step in layers:
@@ -66,8 +68,7 @@ class Units:
                 if (final_linear and step is linear[-1]) or (hidden_linear and step is not linear[-1]):
                     self.sizes[step.target] = module.in_features
                 continue
-            is_stem = _reaches_input(step, graph, with_weights)
-            if (is_stem and not prune_stem) or reaches_output(step, users, with_weights):
+            if (step.name in stems and not prune_stem) or step.name in outputs:
                 continue
             self.sizes[step.target] = module.out_channels
             if shortcut_norms and _is_shortcut(step, users, modules):
@@ -133,19 +134,6 @@ class Units:
             views[norm][..., 0] |= empty
             views[convolution][..., 0] |= empty
         return states
-
-
-def _reaches_input(step: Step, graph: Graph, with_weights: set[str]) -> bool:
-    """True if no other layer with weights lies between the network's input and `step`."""
-    by_name = {entry.name: entry for entry in graph.steps}
-    waiting, seen = list(step.reads), set(step.reads)
-    while waiting:
-        source = by_name[waiting.pop()]
-        if source.name in with_weights:
-            return False
-        waiting += set(source.reads) - seen
-        seen.update(source.reads)
-    return True
 
 
 def _is_shortcut(step: Step, users: Mapping[str, list[Step]], modules: Mapping[str, nn.Module]) -> bool:

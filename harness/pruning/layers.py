@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from edropout.subnetworks.graph import Step
 from edropout.subnetworks.observe import follow
-from edropout.subnetworks.roles import ADDITIONS, reaches_output, roles, steps_with_weights
+from edropout.subnetworks.roles import ADDITIONS, reaching_output, roles, steps_with_weights
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def convolutions(model: nn.Module, example: Tensor) -> list[Layer]:
                 width=network.modules[step.target].out_channels,
                 number=0 if shortcut else number,
                 stem=stem,
-                output=reaches_output(step, network.users, network.with_weights),
+                output=step.name in network.outputs,
                 norms=tuple(user.target for user in network.users[step.name] if network.is_a(user, _BatchNorm)),
                 readers=() if None in readers else tuple(readers),
             )
@@ -122,6 +122,7 @@ class _Followed:
     def __init__(self, model: nn.Module, example: Tensor) -> None:
         graph, self.modules = follow(model, example)
         self.with_weights = steps_with_weights(graph, self.modules, model)
+        self.outputs = reaching_output(graph, self.with_weights)
         self.steps = {step.name: step for step in graph.steps}
         self.users, self.shapes, self.roles = graph.users(), graph.shapes, roles(graph, self.modules)
 

@@ -12,8 +12,9 @@ from searched_networks import assert_energies_of_masked_networks, batch, build, 
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from edropout import EDropout, Target, Units, evolution, mask_
+from edropout import EDropout, Target, Units, evolution, mask_, states
 from edropout.energy import energy
+from edropout.subnetworks import graph, observe
 
 
 def train(search: EDropout, optimizer: torch.optim.Optimizer, steps: int, first: int = 0) -> list[float]:
@@ -431,3 +432,52 @@ def test_a_forward_that_was_replaced_is_named() -> None:
     model.forward = torch.autocast("cpu", dtype=torch.bfloat16)(model.forward)
     with pytest.raises(ValueError, match=r"forward was replaced.*under torch\.autocast"):
         EDropout(model).loss(*batch())
+
+
+def test_sizes_that_come_back_are_not_analysed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.Conv2d(4, 6, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)
+    )
+    built = []
+
+    class Counted(states.Engine):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            built.append(args[3].shape[-1])
+            super().__init__(*args, **kwargs)
+
+    monkeypatch.setattr(states, "Engine", Counted)
+    search, optimizer = EDropout(model), torch.optim.SGD(model.parameters(), lr=0.1)
+    for side in (8, 6, 8, 6, 10, 8, 10):
+        optimizer.zero_grad()
+        search.loss(torch.randn(4, 3, side, side), torch.arange(4)).backward()
+        search.step(optimizer)
+    assert built == [8, 6, 10]
+    for side in range(11, 11 + states.SIZES_KEPT):
+        search.loss(torch.randn(4, 3, side, side), torch.arange(4))
+    search.loss(torch.randn(4, 3, 8, 8), torch.arange(4))
+    assert built[-1] == 8 and len(search._engines) == states.SIZES_KEPT
+
+
+def test_reading_a_network_grows_with_its_depth_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts how often arguments are looked through, of a chain that changes values in place."""
+    counts = []
+
+    def follow_chain(depth: int) -> None:
+        layers = [layer for _ in range(depth) for layer in (nn.Conv2d(4, 4, 1), nn.ReLU(inplace=True))]
+        calls = 0
+        plain = graph.substitute
+
+        def counted(*args: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            return plain(*args)
+
+        with monkeypatch.context() as patch:
+            for module in (graph, observe):
+                patch.setattr(module, "substitute", counted)
+            observe.follow(nn.Sequential(*layers), torch.randn(2, 4, 2, 2))
+        counts.append(calls)
+
+    follow_chain(20)
+    follow_chain(80)
+    assert counts[1] < 5 * counts[0]
