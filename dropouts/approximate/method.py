@@ -62,7 +62,10 @@ class ApproximateDropout:
         """What holds this iteration's gradients, to clip them: parts of parameters, and whole ones."""
         for parameter in self.network.parameters():
             leaf = self.iteration.leaves.get(parameter)
-            yield parameter if leaf is None else leaf.value
+            if leaf is not None:
+                yield leaf.value
+            if leaf is None or parameter.grad is not None:
+                yield parameter
 
     def step(self, optimizer: Optimizer, *, lazy: bool = True) -> None:
         """One step of the optimiser, in the place of `optimizer.step()`; the next pass has new patterns.

@@ -28,8 +28,12 @@ def check_optimizer(optimizer: Optimizer) -> None:
 
 
 def lazy_step(optimizer: Optimizer, leaves: Mapping[Tensor, Leaf]) -> None:
-    """One step of the optimiser that sees, of each parameter with a leaf, the leaf's part only."""
+    """One step of the optimiser that sees, of each parameter with a leaf, the leaf's part only.
+
+    A parameter with a gradient of its own besides, as a penalty on all weights leaves, has both and moves as a whole.
+    """
     check_optimizer(optimizer)
+    leaves = {parameter: leaf for parameter, leaf in leaves.items() if not _joined(parameter, leaf)}
     stand_ins: list[tuple[dict, int, nn.Parameter, nn.Parameter]] = []
     fused = [group.get("fused") for group in optimizer.param_groups]
     for group in optimizer.param_groups:
@@ -61,17 +65,26 @@ def lazy_step(optimizer: Optimizer, leaves: Mapping[Tensor, Leaf]) -> None:
 
 def full_step(optimizer: Optimizer, leaves: Mapping[Tensor, Leaf]) -> None:
     """The optimiser's ordinary step: gradients of what was dropped are zeros, momentum and decay act on everything."""
-    filled = []
-    for parameter, leaf in leaves.items():
-        if leaf.value.grad is not None:
+    without = [parameter for parameter in leaves if parameter.grad is None]
+    for parameter in without:
+        if leaves[parameter].value.grad is not None:
             parameter.grad = torch.zeros_like(parameter)
-            leaf.cut.put_(parameter.grad, leaf.value.grad)
-            filled.append(parameter)
+    for parameter, leaf in leaves.items():
+        _joined(parameter, leaf)
     try:
         optimizer.step()
     finally:
-        for parameter in filled:
+        for parameter in without:
             parameter.grad = None
+
+
+def _joined(parameter: Tensor, leaf: Leaf) -> bool:
+    """Adds a leaf's gradient to the parameter's own, if there is one."""
+    if parameter.grad is None:
+        return False
+    if leaf.value.grad is not None:
+        leaf.cut.put_(parameter.grad, leaf.cut.take(parameter.grad) + leaf.value.grad)
+    return True
 
 
 @torch.no_grad()

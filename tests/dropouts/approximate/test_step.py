@@ -121,6 +121,30 @@ def test_a_step_that_is_not_lazy_is_the_optimisers_own():
         torch.testing.assert_close(ours, other, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("lazy", [True, False])
+@pytest.mark.parametrize("pattern", PATTERNS, ids=name_of)
+def test_gradients_from_elsewhere_count_too(pattern, lazy):
+    """A penalty on all weights, and a weight that is used once more past its layer."""
+    torch.manual_seed(0)
+    network = mlp()
+    theirs = copy.deepcopy(network)
+    approximate = ApproximateDropout(network, pattern=pattern)
+    backward(approximate)
+    for ours, other in zip(network.parameters(), theirs.parameters(), strict=True):
+        gradient = torch.zeros_like(other) if ours.grad is None else ours.grad.clone()
+        if (leaf := approximate.iteration.leaves.get(ours)) is not None:
+            leaf.cut.put_(gradient, leaf.value.grad)
+        other.grad = gradient
+    for net in (network, theirs):
+        (sum((parameter**2).sum() for parameter in net.parameters()) + net[3].weight.sum()).backward()
+    assert sum(1 for _ in approximate.parameters()) == 6 + len(approximate.iteration.leaves)
+    optimizer, reference = (OPTIMIZERS["sgd"](n.parameters()) for n in (network, theirs))
+    approximate.step(optimizer, lazy=lazy)
+    reference.step()
+    for ours, other in zip(network.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(ours, other, rtol=1e-12, atol=1e-14)
+
+
 def test_clipping_what_parameters_yields_clips_the_step():
     torch.manual_seed(0)
     network = mlp()
