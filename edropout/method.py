@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from itertools import islice
 from typing import Annotated, Any, Literal
 
@@ -58,7 +59,8 @@ def fit(
     """
     freeze_epoch = task.recipe.prune_epoch if freeze_epoch is None else freeze_epoch
     steps = freeze_epoch * len(task.train_loader)
-    descent = {"warm_up": steps // 3, "steps": max(1, steps - steps // 3), "informed": informed}
+    warm_up = steps // 3
+    descent = functools.partial(Target, warm_up=warm_up, steps=max(1, steps - warm_up), informed=informed)
     search = EDropout(
         model,
         population_size=population_size,
@@ -68,10 +70,10 @@ def fit(
         freeze_epoch=freeze_epoch,
         reevaluate_every=reevaluate_every,
         mutation=mutate_as_released if released_operator else mutate,
-        target=None if target_kept is None else Target(target_kept, **descent),
+        target=None if target_kept is None else descent(target_kept),
         candidates_per_step=candidates_per_step,
         energy_examples=energy_examples,
-        energy_dtype=None if energy_dtype is None else getattr(torch, energy_dtype, energy_dtype),
+        energy_dtype=None if energy_dtype is None else vars(torch).get(energy_dtype, energy_dtype),
         seed=task.seed,
         example=next(iter(task.val_loader))[0][:2],
     )

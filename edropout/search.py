@@ -218,19 +218,20 @@ class EDropout(States):
             if self.target is not None and self.target.informed and not self.frozen and not learned:
                 if scaler is not None:
                     _unscale_(scaler, optimizer)
-                self._learn_scores(optimizer)
+                self._learn_scores(optimizer, self.target.memory)
                 learned = True
 
-        def computed() -> Any:
-            found = closure()
-            learn()
-            return found
-
+        again = None
         if closure is None:
             learn()
-        again = None if closure is None else computed
-        how = {"final": self.frozen, "scaler": scaler, "closure": again}
-        found = self._kept_step(optimizer, lambda: self._parts, rules, **how)
+        else:
+
+            def again() -> Any:
+                found = closure()
+                learn()
+                return found
+
+        found = self._kept_step(optimizer, lambda: self._parts, rules, final=self.frozen, scaler=scaler, closure=again)
         self._evolved = False
         return found
 
@@ -258,7 +259,9 @@ class EDropout(States):
             smaller = prune(self.model, kept, engine.example)
         else:
             smaller = cut_out(engine.structure, engine.modules, self.model, kept, engine.example)
-        return smaller if batches is None else recalibrate_(smaller, batches)
+        if batches is not None:
+            recalibrate_(smaller, batches)
+        return smaller
 
     def carry_(self, optimizer: Optimizer, smaller: SmallerNetwork, other: Optimizer) -> None:
         """Gives an optimiser of the pruned network the states of yours, so that fine-tuning goes on with its momentum.

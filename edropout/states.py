@@ -107,7 +107,7 @@ class States:
         if self.target is None:
             self.frozen_state = self.best_state.clone()
         else:
-            self.frozen_state = self._exactly(self.target.kept, self.best_state)
+            self.frozen_state = self._exactly(self.target.kept, self.best_state, self.target)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that later decisions depend on, to be saved with torch.save."""
@@ -187,24 +187,24 @@ class States:
 
     def _held(self, population: Tensor) -> tuple[int, int, Tensor]:
         """Stage of the descent, units that its states keep, and the population cut down to them if it is new."""
-        stage = 0 if self.target is None else self.target.stage(self.steps)
-        if stage == self._stage:
+        target = self.target
+        stage = 0 if target is None else target.stage(self.steps)
+        if target is None or stage == self._stage:
             return stage, self._count, population
-        share = self.target.share(stage)
-        count = int(self._exactly(share, self.best_state).sum())
-        held = hold(population, count, self.scores, self.target, self.generator)
+        count = int(self._exactly(target.share(stage), self.best_state, target).sum())
+        held = hold(population, count, self.scores, target, self.generator)
         return stage, count, self.units.repair_(held)
 
-    def _exactly(self, share: float, state: Tensor) -> Tensor:
+    def _exactly(self, share: float, state: Tensor, target: Target) -> Tensor:
         """The state nearest to `state` whose network has `share` of the parameters."""
-        quiet, engine = replace(self.target, noise=0.0), self._seen_engine()
+        quiet, engine = replace(target, noise=0.0), self._seen_engine()
 
         def of(count: int) -> Tensor:
             return self.units.repair_(hold(state[None], count, self.scores, quiet, self.generator))[0]
 
         return of(count_for_share(share, self.units.num_units, lambda count: engine.share(of(count))))
 
-    def _learn_scores(self, optimizer: Optimizer) -> None:
+    def _learn_scores(self, optimizer: Optimizer, memory: float) -> None:
         """Updates the moving averages of the units that were kept in the last backward.
 
         Several optimisers that share a step add up their parameters' parts, each before it moves them.
@@ -218,7 +218,7 @@ class States:
         if not bool(found.isfinite().all()):  # a step that a scaler leaves out
             return
         self._credit = before, found
-        memory = self.target.memory if bool(before.any()) else 0.0
+        memory = memory if bool(before.any()) else 0.0
         self.scores = torch.where(self.best_state, memory * before + (1 - memory) * found, before)
 
     def _engine_for(self, x: Tensor) -> Engine:

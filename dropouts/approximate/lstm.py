@@ -61,7 +61,7 @@ class CutLSTM(nn.LSTM):
             ValueError: a packed sequence, or one without a batch.
         """
         if not self.training:
-            return super().forward(x, hx)
+            return super().forward(x, hx)  # type: ignore[has-type]
         if isinstance(x, PackedSequence) or x.ndim != 3:
             raise ValueError("approximate dropout in an LSTM needs a tensor with time, batch and features")
         x = x.transpose(0, 1) if self.batch_first else x

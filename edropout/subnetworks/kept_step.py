@@ -28,7 +28,7 @@ from edropout.subnetworks.rehearsal import (
 
 Parts = Mapping[nn.Parameter, Part]
 UNKNOWN = Rule(None)
-_EVERYWHERE = {
+_EVERYWHERE: dict[str, Any] = {
     PRE_HOOKS: torch_optimizer._global_optimizer_pre_hooks,
     POST_HOOKS: torch_optimizer._global_optimizer_post_hooks,
 }

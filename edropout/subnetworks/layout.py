@@ -156,12 +156,12 @@ class Structure:
         for step in reversed(self.graph.steps):
             need: Tensor | None = None
             users = [] if step.name in dense else self.users[step.name]
-            for index, user in enumerate(users):
+            for user in users:
                 asked = self._asked(step, user, needs, kept)
                 if asked is None:
                     need = None
                     break
-                need = asked if index == 0 else need | asked
+                need = asked if need is None else need | asked
             needs[step.name] = need
         return needs
 

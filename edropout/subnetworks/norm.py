@@ -54,7 +54,8 @@ class GroupedNorm(torch.autograd.Function):
         means, variances = (v.view(-1, len(weight)) for v in torch.batch_norm_update_stats(pixels, None, None, 0.0))
         mean = means.mean(0)
         variance = (variances + (means - mean) ** 2).mean(0)
-        y = F.batch_norm(pixels, *_repeat(mean, variance, weight, bias), False, 0.0, eps)
+        mean_, variance_, weight_, bias_ = _repeat(mean, variance, weight, bias)
+        y = F.batch_norm(pixels, mean_, variance_, weight_, bias_, False, 0.0, eps)
         ctx.save_for_backward(x, weight, mean, variance)
         ctx.eps = eps
         ctx.mark_non_differentiable(mean, variance)

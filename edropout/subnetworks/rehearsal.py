@@ -180,7 +180,7 @@ def _representatives(optimizer: Any, shapes: dict[nn.Parameter, torch.Size]) -> 
     """One parameter for all that are in the same groups and have stand-ins of the same shape and dtype."""
     first: dict[tuple, nn.Parameter] = {}
     groups = all_groups(optimizer)
-    member = {parameter: [] for parameter in shapes}
+    member: dict[nn.Parameter, list[int]] = {parameter: [] for parameter in shapes}
     for number, group in enumerate(groups):
         for parameter in group["params"]:
             member[parameter].append(number)
@@ -267,10 +267,10 @@ def _fill(value: Any, *weights: Tensor) -> float | str | None:
 def _as_it_was(optimizer: Any) -> Iterator[None]:
     """Restores the optimiser, its parameters and all random numbers; hooks are not called in between."""
     owners, parameters = nested(optimizer), all_parameters(optimizer)
-    tables = [*map(vars, owners), *all_groups(optimizer)]
+    tables: list[Any] = [*map(vars, owners), *all_groups(optimizer)]
     saved = [dict(table) for table in tables]
     weights = [(parameter, parameter.data, parameter.grad) for parameter in parameters]
-    everywhere = [torch_optimizer._global_optimizer_pre_hooks, torch_optimizer._global_optimizer_post_hooks]
+    everywhere: list[Any] = [torch_optimizer._global_optimizer_pre_hooks, torch_optimizer._global_optimizer_post_hooks]
     hooks, python = [dict(table) for table in everywhere], random.getstate()
     same = {id(one): one for one in (*owners, *parameters)}
     devices = {parameter.device for parameter in parameters if parameter.device.type == "cuda"}

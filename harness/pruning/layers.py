@@ -85,7 +85,7 @@ def convolutions(model: nn.Module, example: Tensor) -> list[Layer]:
             continue
         stem = network.steps[step.reads[0]].kind == "input"
         fixed = (stem and residual) or network.modules[step.target].groups > 1
-        readers = [None] if fixed else list(network.readers(step))
+        readers: list[Reader | None] = [None] if fixed else list(network.readers(step))
         found.append(
             Layer(
                 name=step.target,
@@ -94,7 +94,7 @@ def convolutions(model: nn.Module, example: Tensor) -> list[Layer]:
                 stem=stem,
                 output=step.name in network.outputs,
                 norms=tuple(user.target for user in network.users[step.name] if network.is_a(user, _BatchNorm)),
-                readers=() if None in readers else tuple(readers),
+                readers=() if None in readers else tuple(reader for reader in readers if reader is not None),
             )
         )
     return found

@@ -36,7 +36,8 @@ def save(path: str | Path, state: Any, *, key: str) -> None:
         state: The state; tensors of any dtype, on any device.
         key: Of what the state belongs to (configuration, code, data); written into the file and demanded by `load`.
     """
-    path, tensors = Path(path), {}
+    path = Path(path)
+    tensors: dict[str, torch.Tensor] = {}
     tree = json.dumps(_split(state, tensors))
     metadata = {"tree": tree, "key": key, "sha256": _checksum(tensors, tree, key)}
     with replacing(path) as temporary:
@@ -115,7 +116,7 @@ def _checksum(tensors: dict[str, torch.Tensor], tree: str = "", key: str = "") -
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

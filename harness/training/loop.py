@@ -27,9 +27,28 @@ class TrainingError(ValueError):
 class Stateful(Protocol):
     """What a method may hand to the loop so that its own state is part of the checkpoint."""
 
-    def state_dict(self) -> Mapping[str, Any]: ...
+    def state_dict(self) -> Any: ...
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> Any: ...
+    def load_state_dict(self, state: Any, /) -> Any: ...
+
+
+class TrainingBatches(Protocol):
+    """Training data: (x, y) of every example once an epoch, in an order and with an augmentation of its own."""
+
+    @property
+    def num_examples(self) -> int: ...
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+
+    def epoch(self, index: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of epoch `index` from the batch `start` on."""
+
+
+class Batches(Protocol):
+    """Validation data: (x, y) of every example, always the same."""
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
 
 
 @dataclass
@@ -45,8 +64,8 @@ class Progress:
 
 def run_epochs(
     model: nn.Module,
-    train_loader: Any,
-    val_loader: Any,
+    train_loader: TrainingBatches,
+    val_loader: Batches,
     recipe: Recipe,
     kind: Kind,
     *,

@@ -23,7 +23,7 @@ from harness.kinds import Kind
 from harness.machine import distributed
 from harness.machine.files import write_text
 from harness.training import checkpoint
-from harness.training.loop import Progress, Stateful, run_epochs
+from harness.training.loop import Batches, Progress, Stateful, TrainingBatches, run_epochs
 from harness.training.memory import Interrupted, Run
 
 
@@ -34,8 +34,8 @@ class Phase:
         self,
         memory: Run,
         *,
-        train_loader: Any,
-        val_loader: Any,
+        train_loader: TrainingBatches,
+        val_loader: Batches,
         recipe: Recipe,
         kind: Kind,
         device: torch.device,
@@ -49,7 +49,7 @@ class Phase:
         self.train_loader, self.val_loader = train_loader, val_loader
         self.kind, self.carry = kind, kind.carry(model)
         self.parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "carry": self.carry, **state}
-        self.model, self.last_epoch, self.columns = model, last_epoch, columns
+        self.model, self.optimizer, self.last_epoch, self.columns = model, optimizer, last_epoch, columns
         self.progress = Progress(epoch=memory.epoch)
 
     def run(self, **functions: Any) -> None:
@@ -62,7 +62,7 @@ class Phase:
                 self.val_loader,
                 self.recipe,
                 self.kind,
-                optimizer=self.parts["optimizer"],
+                optimizer=self.optimizer,
                 progress=self.progress,
                 carry=self.carry,
                 last_epoch=self.last_epoch,
@@ -76,10 +76,9 @@ class Phase:
     def _restore(self) -> bool:
         """Load the finished phase or its newest checkpoint; True when there is nothing left to train."""
         memory = self.memory
-        options = {"key": memory.key, "warn": memory.say}
-        state = checkpoint.load_newest(memory.phase_path(memory.phase), **options)
+        state = checkpoint.load_newest(memory.phase_path(memory.phase), key=memory.key, warn=memory.say)
         if state is None:
-            state = checkpoint.load_newest(memory.checkpoint_path, **options)
+            state = checkpoint.load_newest(memory.checkpoint_path, key=memory.key, warn=memory.say)
             if state is None or state["phase"] != memory.phase:
                 return False
         for name, part in self.parts.items():
@@ -164,7 +163,7 @@ def _random_state(device: torch.device) -> dict[str, Any]:
     name, keys, *rest = numpy.random.get_state()
     return {
         "python": random.getstate(),
-        "numpy": (name, keys.tolist(), *rest),
+        "numpy": (name, numpy.asarray(keys).tolist(), *rest),
         "cpu": torch.get_rng_state(),
         "cuda": [torch.cuda.get_rng_state(device)] if device.type == "cuda" else [],
     }

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from harness.config.recipe import Recipe
 from harness.kinds import Kind
 from harness.kinds.classification import KIND as CLASSIFICATION
-from harness.training.loop import Stateful
+from harness.training.loop import Batches, Stateful, TrainingBatches
 from harness.training.memory import Run
 from harness.training.phase import Phase
 
@@ -41,8 +41,8 @@ class Task:
         kind: Classification, language or regression: what the outputs, the targets and the metrics are.
     """
 
-    train_loader: Any
-    val_loader: Any
+    train_loader: TrainingBatches
+    val_loader: Batches
     num_classes: int
     input_shape: tuple[int, ...]
     recipe: Recipe
