@@ -13,7 +13,7 @@ def limit_gpu_jobs():
     try:
         workflow.register_resource("gpu", devices.slots())
     except devices.DeviceError as error:
-        raise WorkflowError(str(error))
+        sys.exit(str(error))
 
 
 def share_volume():

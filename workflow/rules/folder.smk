@@ -19,9 +19,9 @@ def link_the_checkout():
             if not os.path.lexists(link):
                 link.symlink_to(ROOT / name)
             elif name != "config" and not (link.exists() and link.samefile(ROOT / name)):
-                raise WorkflowError(f"{link.absolute()} is not {ROOT / name}: choose another --directory or remove it")
+                sys.exit(f"{link.absolute()} is not {ROOT / name}: choose another --directory or remove it")
         except OSError as error:
-            raise WorkflowError(f"{Path.cwd()} cannot be written ({error.strerror}): choose another --directory")
+            sys.exit(f"{Path.cwd()} cannot be written ({error.strerror}): choose another --directory")
 
 
 if not Path.cwd().samefile(ROOT):

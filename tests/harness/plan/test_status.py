@@ -7,8 +7,10 @@ import sys
 import pytest
 import torch
 
+from harness.data import prepared
 from harness.plan import estimate, grid
 from harness.plan.status import cell_state, render
+from harness.sources.prepare import prepare
 
 HASH = "0" * 16
 
@@ -152,3 +154,17 @@ def test_the_view_counts_all_and_lists_what_needs_a_look():
     assert text.startswith("1 done, 1 running, 1 failed of 3 cells")
     assert "epoch 3/20  loss 0.2500  1.5 min left" in text and "the reason" in text
     assert " a " not in text and "test top1 0.5000" in render(states, everything=True)
+
+
+@pytest.mark.parametrize("source", ["digits", "diabetes", "grammar"])
+def test_what_the_estimate_takes_for_granted_is_what_the_source_holds(tmp_path, source):
+    prepare(source, {"source": source}, root=tmp_path, out=tmp_path / "data")
+    stored = prepared.read(tmp_path / "data")
+    match stored.description.kind:
+        case "classification":
+            found = len(stored.tensors["train_y"]), stored.description.shape, len(stored.description.class_names)
+        case "regression":
+            found = int((stored.tensors["parts"][0] == 0).sum()), stored.description.shape, 1
+        case "language":
+            found = len(stored.tensors["train_tokens"]), (), len(stored.description.class_names)
+    assert estimate.TRAINING_EXAMPLES[source] == found
