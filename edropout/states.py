@@ -225,8 +225,8 @@ class States:
         """The analysis of the network for inputs of this size; those of the last few sizes are kept."""
         found = next((engine for engine in reversed(self._engines) if engine.fits(x)), None)
         if found is None:
-            how = {"workers": self.workers, "energy_dtype": self.energy_dtype}
-            found = Engine(self.model, self.units, batch_energy(self.energy), x, **how)
+            energy, workers, dtype = batch_energy(self.energy), self.workers, self.energy_dtype
+            found = Engine(self.model, self.units, energy, x, workers=workers, energy_dtype=dtype)
         self._engines = [*[engine for engine in self._engines if engine is not found][1 - SIZES_KEPT :], found]
         return found
 
