@@ -1,6 +1,5 @@
-"""Clusters: what each profile asks for, and a cell trained through Slurm's executor with stand-ins for its commands."""
+"""What jobs ask for, of one machine's GPUs and cores and of a cluster."""
 
-import json
 import os
 import re
 import subprocess
@@ -52,14 +51,14 @@ def with_recipe(project, **keys):
     project.configure(config)
 
 
-@pytest.mark.parametrize("profile", ["slurm", "kubernetes"])
-def test_a_profile_asks_for_gpus_threads_memory_and_time(small, profile):
+def test_the_profile_asks_for_gpus_threads_and_memory_and_leaves_time_to_the_partition(small):
     with_recipe(small, processes=4, threads=8)
     small.write(grid.prepared(small.config, "digits"), "0" * 1_000_000)
-    output = snakemake(small, "-n", "--quiet", "progress", "--profile", f"profiles/{profile}", "--cores", "64", CELL)
+    output = snakemake(small, "-n", "--quiet", "progress", "--profile", "profiles/slurm", "--cores", "64", CELL)
     asked = resources(output, "dense")
     assert asked["gpu"] == "4" and asked["threads"] == "32"
     assert asked["mem_mb"] == "8004"  # 4 GB, four times the data, and 4 GB more at each attempt
+    assert "runtime" not in asked  # A job that asks for more than its partition's limit waits for ever.
 
 
 def test_a_cluster_without_gpus_is_asked_for_none(small):
@@ -121,84 +120,3 @@ def test_the_threads_of_a_recipe_add_up_to_the_cores(small):
     assert resources(output, "dense")["threads"] == "6"
     output = snakemake(small, "-n", "--quiet", "progress", "--cores", "4", CELL)
     assert resources(output, "dense")["threads"] == "4"
-
-
-SBATCH = """#!/bin/sh
-# Runs the job at once, as a machine of the cluster would, and remembers how it ended.
-for argument; do last=$argument; done
-echo "$*" >> "$SLURM_STAND_IN/submitted"
-number=$(grep -c . "$SLURM_STAND_IN/submitted")
-if SLURM_JOB_ID=$number sh -c "${last#--wrap=}" > "$SLURM_STAND_IN/job$number" 2>&1
-then state=COMPLETED; else state=FAILED; fi
-echo "$number|$state" >> "$SLURM_STAND_IN/states"
-echo "$number"
-"""
-SRUN = """#!/bin/sh
-while [ "${1#-}" != "$1" ]; do shift; done
-exec "$@"
-"""
-SACCT = '#!/bin/sh\ncat "$SLURM_STAND_IN/states"\n'
-
-
-def test_slurm_jobs_train_a_cell(small, tmp_path):
-    stand_ins = {
-        "sbatch": SBATCH,
-        "srun": SRUN,
-        "sacct": SACCT,
-        "sinfo": "#!/bin/sh\n",
-        "sacctmgr": "#!/bin/sh\necho my_account\n",
-    }
-    variables = {"PATH": commands(tmp_path / "bin", **stand_ins), "SLURM_STAND_IN": str(tmp_path)}
-    profile = small.folder / "profiles" / "slurm" / "config.yaml"
-    profile.write_text(profile.read_text().replace("# slurm_account", "slurm_account"))
-    quickly = ["--slurm-init-seconds-before-status-checks", "1", "--retries", "0"]
-    snakemake(small, CELL, "--profile", "profiles/slurm", *quickly, **variables)
-    assert json.loads((small.folder / CELL).read_text())["status"] == "done"
-    submitted = (tmp_path / "submitted").read_text()
-    asked = ("--gpus=1", "--nodes=1", "--cpus-per-task=1", "--mem 800", "-t 1440", "-A my_account")
-    assert all(option in submitted.splitlines()[-1] for option in asked), submitted
-
-
-KUBERNETES = """
-import os, subprocess, types
-import kubernetes.client, kubernetes.config
-
-ended = {}
-
-def create_namespaced_job(self, namespace, body):
-    # Runs the pod's container at once, in an empty folder and without our environment.
-    container = body.spec.template.spec.containers[0]
-    environment = {"PATH": "/usr/bin:/bin", "HOME": os.environ["POD"], "WANDB_MODE": "offline"}
-    command = [*container.command, *container.args]
-    ended[body.metadata.name] = subprocess.run(command, cwd=os.environ["POD"], env=environment).returncode == 0
-    with open(os.environ["POD"] + "/asked", "a") as asked:
-        print(container.resources.limits, file=asked)
-
-def read_namespaced_job_status(self, name, namespace):
-    counts = types.SimpleNamespace(succeeded=int(ended[name]), failed=int(not ended[name]))
-    return types.SimpleNamespace(status=counts)
-
-def nothing(*arguments, **options):
-    return types.SimpleNamespace(items=[])
-
-kubernetes.config.load_kube_config = nothing
-for name in ("create_namespaced_secret", "delete_namespaced_secret", "list_namespaced_pod"):
-    setattr(kubernetes.client.CoreV1Api, name, nothing)
-kubernetes.client.BatchV1Api.create_namespaced_job = create_namespaced_job
-kubernetes.client.BatchV1Api.read_namespaced_job_status = read_namespaced_job_status
-kubernetes.client.BatchV1Api.delete_namespaced_job = nothing
-"""
-
-
-def test_pods_train_a_cell_on_the_volume_that_they_share(small, tmp_path):
-    pod, stand_in = tmp_path / "pod", tmp_path / "stand_in"
-    pod.mkdir()
-    stand_in.mkdir()
-    (stand_in / "sitecustomize.py").write_text(KUBERNETES)
-    arguments = ["--precommand", f"cd {small.folder}", "--kubernetes-persistent-volumes", f"claim:{small.folder}"]
-    variables = {"PYTHONPATH": str(stand_in), "POD": str(pod)}
-    snakemake(small, CELL, "--profile", "profiles/kubernetes", *arguments, **variables)
-    folder = (small.folder / CELL).parent
-    assert json.loads((folder / "metrics.json").read_text())["status"] == "done"
-    assert {"history.csv", "model.safetensors", "log.txt"} <= {path.name for path in folder.iterdir()}
-    assert "'nvidia.com/gpu': '1'" in (pod / "asked").read_text()
