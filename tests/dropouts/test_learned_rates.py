@@ -130,7 +130,7 @@ def test_speed_multiplies_what_adam_moves():
         optimizer = torch.optim.Adam(module.parameters(), 1e-3)
         module.penalty().backward()
         optimizer.step()
-        moved.append(float((module.speed * module.raw_a - before).abs().mean()))
+        moved.append((module.speed * module.raw_a - before).abs().mean().item())
     assert moved[1] == pytest.approx(10 * moved[0], rel=1e-3)
 
 
