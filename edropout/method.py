@@ -9,12 +9,15 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from edropout.energy import margin, squared_error, token_loss
 from edropout.evolution import mutate, mutate_as_released
 from edropout.search import EDropout
 from edropout.target import Target
 
 RECALIBRATION_BATCHES = 20
 """Training batches on which batch-norm statistics are measured anew before an evaluation."""
+ENERGIES = {"regression": squared_error, "language": token_loss}
+"""Of the kinds of tasks that have no classes to tell apart by a margin; the paper knows classification alone."""
 
 
 def fit(
@@ -73,6 +76,7 @@ def fit(
         target=None if target_kept is None else descent(target_kept),
         candidates_per_step=candidates_per_step,
         energy_examples=energy_examples,
+        energy=ENERGIES.get(task.kind.name, margin),
         energy_dtype=None if energy_dtype is None else vars(torch).get(energy_dtype, energy_dtype),
         seed=task.seed,
         example=next(iter(task.val_loader))[0][:2],
@@ -87,7 +91,7 @@ def fit(
 
     task.train(
         model,
-        loss=search.loss,
+        loss=lambda x, y: search.loss(x, y, criterion=task.loss),
         step=search.step,
         state={"search": search},
         evaluated=lambda: search.prune(batches()),
