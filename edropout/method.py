@@ -9,14 +9,14 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from edropout.energy import margin, squared_error, token_loss
+from edropout.energy import Energy, margin, squared_error, token_loss
 from edropout.evolution import mutate, mutate_as_released
 from edropout.search import EDropout
 from edropout.target import Target
 
 RECALIBRATION_BATCHES = 20
 """Training batches on which batch-norm statistics are measured anew before an evaluation."""
-ENERGIES = {"regression": squared_error, "language": token_loss}
+ENERGIES: dict[str, Energy] = {"regression": squared_error, "language": token_loss}
 """Of the kinds of tasks that have no classes to tell apart by a margin; the paper knows classification alone."""
 
 

@@ -21,13 +21,6 @@ DEFAULT = "classification"
 """The kind of a dataset or a result that names none."""
 
 
-SOURCES = {
-    **dict.fromkeys(("ptb", "wikitext2", "text", "grammar"), "language"),
-    **dict.fromkeys(("diabetes", "uci"), "regression"),
-}
-"""Kinds of the sources of data that are not of the default one."""
-
-
 class KindError(ValueError):
     """A kind of task that nobody has written; the message is one sentence."""
 
@@ -107,6 +100,7 @@ class Kind(ABC):
         details: Further keys of an evaluation, which tables do not show.
         noun: What an example is, as in "images of 1 x 8 x 8".
         caption: What must be said of the metrics below a table.
+        sources: Which sources of data are of the kind; those that no kind names are of the default one.
     """
 
     name: ClassVar[str]
@@ -115,6 +109,7 @@ class Kind(ABC):
     details: ClassVar[tuple[str, ...]] = ()
     noun: ClassVar[str]
     caption: ClassVar[str] = ""
+    sources: ClassVar[tuple[str, ...]] = ()
 
     def at_scale(self, scale: float) -> Kind:
         """The kind for targets that were divided by `scale`; without a unit of their own it is the same."""
@@ -177,7 +172,7 @@ def named(name: str) -> Kind:
 
 def of_data(section: Mapping[str, Any]) -> str:
     """The kind of a dataset, by its section of config.yaml."""
-    return SOURCES.get(section["source"], DEFAULT)
+    return next((name for name in names() if section["source"] in named(name).sources), DEFAULT)
 
 
 def names() -> list[str]:

@@ -28,6 +28,7 @@ class Language(Kind):
     main = Metric("perplexity", "perplexity", digits=2, low=1)
     metrics = (Metric("loss", "loss", low=0), main)
     noun = "texts"
+    sources = ("ptb", "wikitext2", "text", "grammar")
     caption = "Perplexity: per word over the whole test text, read once from its start. MACs: of one word."
 
     def loss(self, outputs: Tensor, y: Tensor) -> Tensor:

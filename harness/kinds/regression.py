@@ -39,6 +39,7 @@ class Regression(Kind):
     )
     details = ("noise_std",)
     noun = "rows"
+    sources = ("diabetes", "uci")
     caption = (
         "Loss: mean squared error of the standardised target; RMSE and log-likelihood: in the target's unit, of a row, "
         "under Gaussian noise whose variance is the mean squared error on the validation set."

@@ -67,7 +67,7 @@ class Tracker:
         """Write the result into the run's summary and close the run."""
 
         def close() -> None:
-            kept = ("status", "error", "test", "val", "full_test", "size", "budget", "extra", "time")
+            kept = ("status", "error", "kind", "chance", "test", "val", "full_test", "size", "budget", "extra", "time")
             self._run.summary.update({key: metrics[key] for key in kept if metrics.get(key) is not None})
             self._run.finish(exit_code=0 if metrics["status"] == "done" else 1)
 

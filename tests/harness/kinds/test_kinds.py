@@ -128,6 +128,7 @@ class Counts(Kind):
     main = Metric("deviance", "deviance", low=0)
     metrics = (Metric("loss", "loss"), main)
     noun = "rows"
+    sources = ("visits",)
 
     def loss(self, outputs, y):
         return (outputs.exp() - y * outputs).mean()
@@ -149,6 +150,9 @@ def test_a_fourth_kind_is_one_file(tmp_path, monkeypatch):
     (tmp_path / "counts.py").write_text(FOURTH)
     monkeypatch.setattr(kinds, "__path__", [*kinds.__path__, str(tmp_path)])
     assert kinds.names() == ["classification", "counts", "language", "regression"]
+    assert [kinds.of_data({"source": source}) for source in ("visits", "uci", "mnist")] == [
+        *("counts", "regression", "classification"),
+    ]
     evaluation = evaluate(nn.Identity(), [(torch.zeros(3, 1), torch.ones(3, 1))], kinds.named("counts"))
     cell = {
         "dataset": "d",

@@ -133,19 +133,27 @@ CELLS = {
 }
 
 
-@pytest.mark.parametrize("name", CELLS)
-@pytest.mark.parametrize("method", ["dense", "dropout"])
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        ("language", "baselines/dense.py"),
+        ("language", "baselines/dropout.py"),
+        ("regression", "baselines/dropout.py"),
+        ("regression", "edropout/method.py"),
+    ],
+)
 def test_a_whole_cell_from_its_data_to_its_result(tmp_path, name, method):
     data, model = CELLS[name]
     recipe = {"epochs": 4, "prune_epoch": 2, "batch_size": 10, "optimizer": {"name": "adam", "lr": 0.01}}
     config = {
         "datasets": {"d": {**data, "recipe": "r"}},
         "recipes": {"r": {**recipe, "schedule": {}, "unroll": 6}},
-        "methods": {method: {}},
+        "methods": {"m": {}},
     }
-    planned = grid.cell(config, dataset="d", model=model, method=method, seed=1)
+    planned = grid.cell(config, dataset="d", model=model, method="m", seed=1)
     prepare("d", config["datasets"]["d"], root=tmp_path, out=tmp_path / "data")
     arguments = SimpleNamespace(
+        fit=ROOT / method,
         cell=planned,
         data=tmp_path / "data",
         out=tmp_path / "metrics.json",
@@ -154,7 +162,6 @@ def test_a_whole_cell_from_its_data_to_its_result(tmp_path, name, method):
         code="",
         device="cpu",
     )
-    arguments.fit = ROOT / "baselines" / f"{method}.py"
     outcome = cell.run_cell(arguments, Run(folder=tmp_path, key="0" * 16, say=lambda text: None))
     kind = kinds.named(name)
     assert outcome["kind"] == name and outcome["test"].keys() >= {metric.name for metric in kind.metrics}
