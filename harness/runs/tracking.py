@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from harness.machine.files import write_text
+
+# The longest names that W&B takes.
+LONGEST = {"group": 128, "name": 128, "job_type": 64, "tag": 64}
+
+
+def short(text: str, kind: str) -> str:
+    """A name that W&B takes: a long one is cut, and stays unlike others by a hash of it all."""
+    limit = LONGEST[kind]
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 class Tracker:
@@ -25,7 +37,8 @@ class Tracker:
         self._run: Any = None
         self._logged = folder / "wandb" / f"epochs-{cell['config_hash']}.txt"
         self._epoch = 0
-        os.environ.setdefault("WANDB_MODE", "offline")
+        if not os.environ.get("WANDB_MODE", "").strip():
+            os.environ["WANDB_MODE"] = "offline"
         os.environ.setdefault("WANDB_SILENT", "true")
         os.environ.pop("WANDB_SERVICE", None)  # A service of the caller's outlives a killed cell and keeps its run.
         self._attempt("start", lambda: self._start(folder, cell, tables))
@@ -38,11 +51,11 @@ class Tracker:
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "edropout"),
             id=cell["config_hash"],
-            name=f"{cell['dataset']}/{cell['model']}/{cell['method']}/seed{cell['seed']}",
-            group="+".join(tables) or cell["dataset"],
-            job_type=cell["method"],
-            tags=[cell["dataset"], cell["model"], *tables],
-            config=dict(cell),
+            name=short(f"{cell['dataset']}/{cell['model']}/{cell['method']}/seed{cell['seed']}", "name"),
+            group=short("+".join(tables) or cell["dataset"], "group"),
+            job_type=short(cell["method"], "job_type"),
+            tags=[short(name, "tag") for name in (cell["dataset"], cell["model"], *tables)],
+            config={**cell, "tables": tables},
             dir=str(folder.resolve()),
             resume="allow",
             settings=wandb.Settings(
@@ -61,7 +74,8 @@ class Tracker:
         if row["epoch"] > self._epoch:
             self._run.log(dict(row), step=int(row["epoch"]))
             self._epoch = row["epoch"]
-            write_text(self._logged, str(self._epoch))
+            if not self._run.disabled:  # a disabled run holds nothing that a later one could go on from
+                write_text(self._logged, str(self._epoch))
 
     def finish(self, metrics: Mapping[str, Any]) -> None:
         """Write the result into the run's summary and close the run."""

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import wandb_stand_in
 
+import wandb
 from harness.runs.tracking import Tracker
 
 ROOT = Path(__file__).resolve().parents[3]
-PATHS = ":".join(map(str, (ROOT, ROOT / "tests", ROOT / "tests" / "harness")))
+PATHS = ":".join(map(str, (ROOT, ROOT / "tests", Path(__file__).parent)))
 CELL = {
     "dataset": "digits",
     "model": "resnet8",
@@ -125,3 +126,29 @@ def test_online_without_network_or_key_goes_on_without_tracking(tmp_path, variab
     assert answer.returncode == 0, answer.stderr
     assert "going on without it" in answer.stdout
     assert "x" * 40 not in answer.stdout + answer.stderr
+
+
+def test_what_a_disabled_run_was_told_is_logged_by_the_next(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert track(tmp_path) == []
+    wandb.teardown()  # as in a process of its own
+    monkeypatch.setenv("WANDB_MODE", "")  # as empty as unset
+    assert track(tmp_path) == []
+    (offline,) = tmp_path.glob("wandb/offline-run-*")
+    with wandb_stand_in.serving() as server:
+        server.sync(offline)
+    (run,) = server.runs.values()
+    assert [row["epoch"] for row in run.history.values()] == [1]
+
+
+def test_long_names_are_cut_and_stay_unlike_others(tmp_path):
+    tables = ["t" * 70 + "one", "t" * 70 + "two"]
+    said = []
+    cell = {**CELL, "method": "m" * 70}
+    tracker = Tracker(tmp_path, cell, tables=tables, say=said.append)
+    settings = tracker._run.settings
+    tags, group, kind = settings.run_tags, settings.run_group, settings.run_job_type
+    assert dict(tracker._run.config)["tables"] == tables
+    tracker.finish(RESULT)
+    assert said == [] and len(set(tags)) == 4 and max(map(len, tags)) <= 64
+    assert len(group) <= 128 and len(kind) <= 64 and kind != "m" * 64
