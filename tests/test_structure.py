@@ -158,3 +158,8 @@ def test_snakefile_style():
 
 def test_snakemake_lint():
     run(sys.executable, "-m", "snakemake", "--lint")
+
+
+def test_every_test_file_has_a_name_of_its_own():
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names)), "pytest collects one of two files of the same name"
