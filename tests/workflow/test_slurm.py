@@ -80,9 +80,14 @@ def ask(variables, *command):
 
 
 def jobs(project, variables):
-    """(id, state, rule) of all jobs that were submitted in the project's folder."""
-    lines = [line.split("|") for line in ask(variables, "squeue", "-h", "--states=all", "-o", "%i|%T|%Z|%k")]
-    return sorted((int(number), state, what) for number, state, place, what in lines if place == str(project.folder))
+    """(id, state, memory, what) of all jobs that were submitted in the project's folder, in order."""
+    lines = [line.split("|") for line in ask(variables, "squeue", "-h", "--states=all", "-o", "%Z|%i|%T|%m|%k")]
+    return sorted((int(number), *words) for place, number, *words in lines if place == str(project.folder))
+
+
+def of_slow(project, variables):
+    """The jobs of the cell that trains to its end."""
+    return [job for job in jobs(project, variables) if "slow" in job[3] and "fails" not in job[3]]
 
 
 def drawn(project):
@@ -112,9 +117,7 @@ def test_jobs_that_are_stopped_go_on_and_those_that_fail_end_while_two_tables_ru
         second = start(cancelled, variables, cell("slow"))
         for project, run in ((cancelled, second), (limited, first)):
             wait_until(lambda project=project: drawn(project) > 20, run)
-            ((number, _, _),) = [job for job in jobs(project, variables) if job[1] == "RUNNING" and "slow" in job[2]][
-                -1:
-            ]
+            ((number, *_),) = [job for job in of_slow(project, variables) if job[1] == "RUNNING"]
             if project is cancelled:
                 ask(variables, "scancel", str(number))
             else:
@@ -122,8 +125,8 @@ def test_jobs_that_are_stopped_go_on_and_those_that_fail_end_while_two_tables_ru
         finish(first)
         finish(second)
         for project, ended in ((limited, "TIMEOUT"), (cancelled, "CANCELLED")):
-            states = [state for _, state, what in jobs(project, variables) if "slow" in what and "fails" not in what]
-            assert states == [ended, "COMPLETED"]
+            # 4 GB, four times the data's few kilobytes, and 4 GB more at each attempt
+            assert [job[1:3] for job in of_slow(project, variables)] == [(ended, "8000M"), ("COMPLETED", "12000M")]
             epochs = (project.folder / cell("slow")).with_name("history.csv").read_text().splitlines()[1:]
             assert [int(line.split(",")[1]) for line in epochs] == list(range(1, EPOCHS + 1))
             assert EPOCHS * BATCHES <= drawn(project) < EPOCHS * BATCHES + 15  # At most what a second draws, again.
@@ -131,7 +134,7 @@ def test_jobs_that_are_stopped_go_on_and_those_that_fail_end_while_two_tables_ru
         assert bits[0]["status"] == "done" and bits[0]["checksum"] == bits[1]["checksum"]
         failed = json.loads((limited.folder / cell("slow-fails")).read_text())
         assert failed["status"] == "failed" and "it fails by design" in failed["error"]
-        assert [state for _, state, what in jobs(limited, variables) if "fails" in what] == ["COMPLETED"]
+        assert [state for _, state, _, what in jobs(limited, variables) if "fails" in what] == ["COMPLETED"]
 
 
 @pytest.mark.skipif(bool(slurm_cluster.missing(accounting=True)), reason=slurm_cluster.missing(accounting=True))
