@@ -1,4 +1,4 @@
-"""Hash what a method is made of, so that editing it runs its cells again and nothing else."""
+"""Hash what a method or an architecture is made of, so that editing it runs its cells again and nothing else."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import functools
 import hashlib
 import json
+import tokenize
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from harness.machine.files import ROOT
 HARNESS = ROOT / "harness"
 TRAINER = HARNESS / "runs" / "cell.py"
 """What every cell runs."""
+UNSAID = {tokenize.COMMENT, tokenize.NL, tokenize.ENCODING}
 
 
 def digest(content: Any) -> str:
@@ -22,20 +24,29 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def code_hash(fit: str | Path) -> str:
-    """Hash of a method's own code: its file and the local modules that it imports, however indirectly.
+def code_hash(path: str | Path) -> str:
+    """Hash of a file of code and of the local modules that it imports, however indirectly.
 
     Of a method that is a package, `<method>/fit.py`, every file of the folder counts.
 
-    Modules of the harness that every cell runs do not count; they count through PROTOCOL. Nor do comments, formatting
-    and docstrings of Python. A fit file in another language is hashed as it is.
+    Modules of the harness that every cell runs do not count, unless it is the file itself; they count through PROTOCOL.
+    Nor do comments, formatting and docstrings of Python and of Snakemake. Other languages are hashed as they are.
     """
-    path = Path(fit).resolve()
-    if path.suffix != ".py":
-        return digest(path.read_text(encoding="utf-8"))
+    path = Path(path).resolve()
+    if path.suffix not in (".py", ".smk"):
+        return digest(hashlib.sha256(path.read_bytes()).hexdigest())
     shared = {part for part in _closure(TRAINER) if HARNESS in part.parents}
     parts = _closure(path) | (_files(path.parent) if path.name == "fit.py" else set())
-    return digest(sorted((str(part.relative_to(ROOT)), _content(part)) for part in parts - shared))
+    return digest(sorted((_place(part), _content(part)) for part in (parts - shared) | {path}))
+
+
+def folder_hash(folder: Path) -> str:
+    """Hash of all files below a folder, as `code_hash` looks at each of them."""
+    return digest(sorted((_place(part), _content(part)) for part in _files(folder)))
+
+
+def _place(part: Path) -> str:
+    return str(part.relative_to(ROOT) if part.is_relative_to(ROOT) else part)
 
 
 def _files(folder: Path) -> set[Path]:
@@ -43,12 +54,23 @@ def _files(folder: Path) -> set[Path]:
 
 
 def _content(path: Path) -> str:
+    if path.suffix == ".smk":
+        return _words(path)
     return _parsed(path)[0] if path.suffix == ".py" else hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _words(path: Path) -> str:
+    """What a file of rules says besides comments, blank lines and the sentence that opens it."""
+    with open(path, "rb") as file:
+        tokens = [token for token in tokenize.tokenize(file.readline) if token.type not in UNSAID]
+    if tokens and tokens[0].type == tokenize.STRING:
+        tokens = tokens[2:]
+    return " ".join(token.string for token in tokens)
 
 
 def _closure(path: Path) -> set[Path]:
     """A Python file and the local modules that it imports, however indirectly."""
-    pending, seen = [path], set()
+    pending, seen = [path] if path.suffix == ".py" else [], set()
     while pending:
         part = pending.pop()
         if part not in seen and part.exists():

@@ -30,6 +30,7 @@ from harness.kinds import Kind
 from harness.machine.devices import DeviceError, make_deterministic, wanted_device
 from harness.machine.files import read_json, write_text
 from harness.plan import configuration, grid
+from harness.plan.current import Current
 
 if TYPE_CHECKING:
     import torch
@@ -79,14 +80,15 @@ def main() -> int:
     except (configuration.ConfigError, DeviceError) as error:
         print(error, file=sys.stderr)
         return 1
-    costs, kept = relative_costs(config), read_json(CALIBRATION)
+    current, kept = Current(config), read_json(CALIBRATION)
+    costs = relative_costs(config, current)
     if not isinstance(kept.get(machine), dict):
         kept[machine] = {}
     timed = kept[machine]
     print(f"{unit} on {machine}; disk is that of the results, without the datasets")
     print(f"{'table':20} {'cells':>6} {'done':>6} {'hours left':>11} {'disk':>9}  methods without a measured cost")
     for table in arguments.tables or config["tables"]:
-        print(line(config, table, costs, timed, arguments.steps), flush=True)
+        print(line(config, table, current, costs, timed, arguments.steps), flush=True)
         write_text(CALIBRATION, json.dumps(kept, indent=1, sort_keys=True))
     return 0
 
@@ -111,7 +113,12 @@ def describe_machine() -> tuple[str, str]:
 
 
 def line(
-    config: configuration.Config, table: str, costs: Mapping[str, float], timed: dict[str, float], steps: int
+    config: configuration.Config,
+    table: str,
+    current: Current,
+    costs: Mapping[str, float],
+    timed: dict[str, float],
+    steps: int,
 ) -> str:
     """The row of one table; what was timed is remembered in `timed`."""
     cells = grid.cells(config, table)
@@ -125,7 +132,7 @@ def line(
         # A dense cell leaves its weights twice: at the end, and where the pruning methods start.
         copies = 2 if configuration.rule_of(cell["method"]) == "dense" else 1
         disk += copies * weight_bytes + BYTES_BESIDES_WEIGHTS
-        if result_of(cell):
+        if current.objection(cell) is None:
             done += 1
         else:
             hours += seconds * costs.get(configuration.rule_of(cell["method"]), 1.0) / 3600
@@ -133,19 +140,12 @@ def line(
     return f"{table:20} {len(cells):6} {done:6} {hours:11.2f} {disk / 1e9:6.2f} GB  {', '.join(unmeasured) or '-'}"
 
 
-def result_of(cell: grid.Cell) -> dict[str, Any] | None:
-    """The finished result of a cell, or None."""
-    metrics = read_json(Path(grid.folder(cell)) / "metrics.json")
-    done = metrics.get("config_hash") == cell["config_hash"] and metrics.get("status") == "done"
-    return metrics if done else None
-
-
-def relative_costs(config: configuration.Config) -> dict[str, float]:
+def relative_costs(config: configuration.Config, current: Current) -> dict[str, float]:
     """Training time of each method's finished cells over that of the dense cell beside them: medians."""
     seconds: dict[tuple[Any, ...], dict[str, float]] = defaultdict(dict)
     for table in config["tables"]:
         for cell in grid.cells(config, table):
-            measured = (result_of(cell) or {}).get("time")
+            measured = None if current.objection(cell) else current.result(cell).get("time")
             taken = measured.get("train_seconds") if isinstance(measured, dict) else None
             if isinstance(taken, int | float) and taken > 0:
                 place = (cell["dataset"], cell["model"], cell["seed"])

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.plan.code import digest
-from harness.plan.configuration import Config, require
+from harness.plan.configuration import Config, require, rule_of
 
 PROTOCOL = 1
 """Version of the rules of measurement: raise it when the harness changes what a number means."""
@@ -75,3 +75,9 @@ def prepared(config: Config, dataset: str) -> str:
 def folder(cell: Mapping[str, Any]) -> str:
     """Where a cell leaves its results, relative to the working folder."""
     return f"results/{cell['dataset']}/{cell['model']}/{cell['method']}/seed{cell['seed']}"
+
+
+def outputs(cell: Mapping[str, Any]) -> list[str]:
+    """The files that a cell declares to Snakemake: the dense network also leaves the weights that others start from."""
+    names = ["metrics.json", "start.safetensors"] if rule_of(cell["method"]) == "dense" else ["metrics.json"]
+    return [f"{folder(cell)}/{name}" for name in names]

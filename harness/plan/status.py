@@ -17,8 +17,10 @@ from typing import Any
 from harness import kinds
 from harness.machine.files import read_json
 from harness.plan import configuration, grid
+from harness.plan.current import Current
 
-STATES = ("done", "running", "failed", "stopped", "waiting")
+STATES = ("done", "running", "failed", "stopped", "stale", "waiting")
+"""Stale: there is a result, and it is not the one that is asked for now."""
 PROGRESS = ("epoch", "epochs", "loss", "seconds_left")
 """What must be known of a running cell for its progress to be shown."""
 
@@ -48,22 +50,27 @@ def main() -> int:
 
 def table_states(config: configuration.Config, table: str) -> Iterator[dict[str, Any]]:
     """One dictionary per cell of a table: its name, its state, and what is known of its progress."""
+    current = Current(config)
     for cell in grid.cells(config, table):
-        folder = Path(grid.folder(cell))
-        yield {"table": table, "cell": str(folder.relative_to("results")), **cell_state(folder, cell["config_hash"])}
+        name = str(Path(grid.folder(cell)).relative_to("results"))
+        yield {"table": table, "cell": name, **cell_state(cell, current)}
 
 
-def cell_state(folder: Path, config_hash: str) -> dict[str, Any]:
-    """`done`, `failed` (with its error), `running` or `stopped` (with epoch, loss, time left), or `waiting`."""
-    metrics = read_json(folder / "metrics.json")
-    if metrics.get("config_hash") == config_hash and metrics.get("status") in ("done", "failed"):
-        return {"state": metrics["status"], "error": metrics.get("error"), "test": _main(metrics)}
+def cell_state(cell: grid.Cell, current: Current) -> dict[str, Any]:
+    """`done`, `failed` or `stale` with the reason, `running` or `stopped` with epoch, loss, time left, or `waiting`."""
+    folder, metrics, objection = Path(grid.folder(cell)), current.result(cell), current.objection(cell)
+    if objection is None:
+        return {"state": "done", "test": _main(metrics)}
     progress = read_json(folder / "progress.json")
     if not all(isinstance(progress.get(key), int | float) for key in PROGRESS):
         progress = {}
     if _locked(folder / ".lock"):
         return {"state": "running", **progress}
-    return {"state": "stopped" if progress else "waiting", **progress}
+    if metrics.get("status") == "failed" and metrics.get("config_hash") == cell["config_hash"]:
+        return {"state": "failed", "reason": metrics.get("error")}
+    if progress:
+        return {"state": "stopped", **progress}
+    return {"state": "stale" if metrics else "waiting", "reason": objection}
 
 
 def _main(metrics: dict[str, Any]) -> str | None:
@@ -88,18 +95,18 @@ def _locked(path: Path) -> bool:
 
 
 def render(states: list[dict[str, Any]], *, everything: bool) -> str:
-    """The counts, then a line for each cell that is running, stopped or failed (or for all)."""
+    """The counts, then a line for each cell that is running, stopped, failed or stale (or for all)."""
     counts = Counter(state["state"] for state in states)
     lines = [", ".join(f"{counts[name]} {name}" for name in STATES if counts[name]) + f" of {len(states)} cells"]
     for state in states:
-        if everything or state["state"] in ("running", "stopped", "failed"):
+        if everything or state["state"] in ("running", "stopped", "failed", "stale"):
             lines.append(f"{state['state']:8} {state['cell']:50} {_detail(state)}".rstrip())
     return "\n".join(lines)
 
 
 def _detail(state: dict[str, Any]) -> str:
-    if state["state"] == "failed":
-        return str(state["error"])
+    if state["state"] in ("failed", "stale"):
+        return str(state["reason"])
     if state.get("test"):
         return f"test {state['test']}"
     if "epoch" in state:

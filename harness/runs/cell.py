@@ -33,6 +33,7 @@ from harness.machine.files import replacing
 from harness.measure import metrics
 from harness.networks import saved
 from harness.networks.build import build
+from harness.plan import made_of
 from harness.plan.code import digest
 from harness.pruning import structured
 from harness.runs import result
@@ -129,7 +130,9 @@ def run_cell(arguments: Any, run: Run) -> dict[str, Any]:
     if "init" in inputs:
         load_dense(model, inputs["init"], name=cell["model"])
         run.epoch = recipe.prune_epoch
-    run.key = checkpoint_key(arguments, loaded.checksum, inputs)
+    # Before the method is read, as the provenance below: whoever edits it while it trains changes nothing of either.
+    recorded = made_of.record(cell, fit=arguments.fit, data=arguments.data, inputs=inputs.values())
+    run.key = digest([cell["config_hash"], recorded])
     if arguments.start:
         run.save_start = folder / "start.pending"
     seed = derived_seed(cell["dataset"], cell["model"], cell["method"], cell["seed"])
@@ -149,7 +152,6 @@ def run_cell(arguments: Any, run: Run) -> dict[str, Any]:
         kind=loaded.kind,
     )
     dense_epochs = run.epoch
-    # Before the method is read: whoever commits while it trains changes nothing of where its number comes from.
     origin = provenance.describe(data_checksum=loaded.checksum, device=device)
     network = load_fit(arguments.fit)(model, task, **cell["config"]["hyperparameters"])
     if not isinstance(network, nn.Module):
@@ -167,6 +169,7 @@ def run_cell(arguments: Any, run: Run) -> dict[str, Any]:
         full_test = metrics.evaluate(run.full, loaded.test, loaded.kind, val=full_val)
     outcome = {
         **result.header(cell),
+        "made_of": recorded,
         "kind": loaded.kind.name,
         "test": metrics.evaluate(network, loaded.test, loaded.kind, val=val),
         "val": val,
@@ -192,12 +195,6 @@ def run_cell(arguments: Any, run: Run) -> dict[str, Any]:
         with replacing(arguments.start) as temporary:
             shutil.copyfile(run.save_start, temporary)
     return outcome
-
-
-def checkpoint_key(arguments: Any, data_checksum: str, inputs: Mapping[str, Path]) -> str:
-    """Ties checkpoints to all that decides the bits: configuration, code of the method, data, input files."""
-    files = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sorted(inputs.items())}
-    return digest([arguments.cell["config_hash"], arguments.code, data_checksum, files])
 
 
 def load_fit(path: Path) -> Callable[..., nn.Module]:

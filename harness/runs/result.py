@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import math
 import sys
@@ -13,10 +12,9 @@ from typing import Any
 
 from harness import kinds
 from harness.machine.files import ROOT, write_text
+from harness.plan.made_of import checksum
 
 SCHEMA_VERSION = 1
-VOLATILE = ("time", "latency", "provenance")
-"""Sections that differ between two runs of a cell."""
 EVALUATIONS = ("test", "val", "full_test")
 """Sections that hold the metrics of the cell's kind of task."""
 
@@ -71,12 +69,6 @@ def _refuse_constant(name: str) -> float:
 def _finite(digits: str) -> float:
     value = float(digits)
     return value if math.isfinite(value) else _refuse_constant(digits)
-
-
-def checksum(metrics: Mapping[str, Any]) -> str:
-    """SHA-256 of what another run of the cell must give again: an edit by hand shows, other times do not."""
-    content = {key: value for key, value in metrics.items() if key not in ("checksum", *VOLATILE)}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def read(path: str | Path) -> dict[str, Any]:

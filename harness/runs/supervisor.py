@@ -21,7 +21,8 @@ import time
 from pathlib import Path
 from typing import IO
 
-from harness.runs import result
+from harness.plan import made_of
+from harness.runs import foreign, result
 
 PATIENCE_SECONDS = 10.0
 """How long to wait for the lock: a trainer whose Snakemake was killed needs a moment to notice and stop."""
@@ -36,7 +37,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line, shared with harness.runs.cell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("fit", type=Path, help="the method's file, with one function `fit`")
+    add("fit", type=Path, help="the method's file, with one function `fit`; or a program (harness.runs.foreign)")
     add("--cell", required=True, type=json.loads, help="the cell's configuration as JSON (harness.plan.configuration)")
     add("--data", required=True, type=Path, help="the prepared dataset")
     add("--out", required=True, type=Path, help="metrics.json to write")
@@ -48,7 +49,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="a further input; init = weights to start from",
     )
     add("--start", type=Path, help="also write the weights at recipe.prune_epoch to this file")
-    add("--code", default="", help="hash of the method's code: checkpoints of other code are not used")
+    add("--log", type=Path, help="also write what this process says to this file; the trainer's output is in log.txt")
     add("--tables", default="", help="comma-separated tables that the cell belongs to (for Weights & Biases)")
     add("--device", help="auto, cpu or cuda; what EDROPOUT_DEVICE says unless given")
     return parser.parse_args(arguments)
@@ -63,6 +64,14 @@ def main() -> int:
         return 1
 
 
+def say(arguments: argparse.Namespace, text: str) -> None:
+    """One line for whoever started us, and for the job's log."""
+    print(text, file=sys.stderr)
+    if arguments.log:
+        with open(arguments.log, "a", encoding="utf-8") as log:
+            print(text, file=log)
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Run the cell under its folder's lock; the exit code says whether there is a result, of whatever status."""
     folder = arguments.out.parent
@@ -71,32 +80,51 @@ def run(arguments: argparse.Namespace) -> int:
         if not acquire(lock):
             lock.seek(0)
             owner = lock.read().strip() or "unknown"
-            print(
-                f"{folder} is in use by another trainer (process {owner}): wait for it or stop it",
-                file=sys.stderr,
-            )
+            say(arguments, f"{folder} is in use by another trainer (process {owner}): wait for it or stop it")
             return 1
         for path in folder.glob(".*.tmp"):
             path.unlink()  # Of a trainer that was killed while it wrote.
-        code, disturbed = supervise(folder, lock, processes=arguments.cell["config"]["recipe"].get("processes", 1))
+        code, disturbed = end_of(arguments, lock)
         # A trainer that was past its last epoch when it was told to stop ends with a result and exit code 0.
         if code == STOPPED or (code != 0 and disturbed):
-            print(f"{folder}: stopped; the next start resumes it", file=sys.stderr)
+            say(arguments, f"{folder}: stopped; the next start resumes it")
             return STOPPED
         if code != 0:
             result.write(arguments.out, result.failure(arguments.cell, _death(code, folder)))
         metrics = result.read(arguments.out)
         if metrics["status"] == "failed":
-            record_failure(folder)
             for name in ("model.safetensors", "model.json"):
                 (folder / name).unlink(missing_ok=True)  # Of an earlier run: a failed cell has no network.
-            print(f"{folder} failed: {metrics['error']}", file=sys.stderr)
+            say(arguments, f"{folder} failed: {metrics['error']}")
             if arguments.start and not arguments.start.exists():
                 arguments.start.touch()  # Empty: what starts here then fails with a sentence.
         elif not disturbed:
-            # A Snakemake that is gone does not know of the result and will ask for it again: nothing is trained twice.
+            # A Snakemake that is gone may take the result away again: nothing is trained twice.
             forget_checkpoints(folder)
         return 0
+
+
+def end_of(arguments: argparse.Namespace, lock: IO[str]) -> tuple[int, bool]:
+    """Start what trains the cell, and wait: as `supervise`.
+
+    Of several processes torchrun is started, which starts them and ends all when one ends.
+    """
+    folder = arguments.out.parent
+    if not foreign.is_foreign(arguments.fit):
+        processes = arguments.cell["config"]["recipe"].get("processes", 1)
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        command = [sys.executable, *(torchrun if processes > 1 else []), "-m", "harness.runs.cell", *sys.argv[1:]]
+        return supervise(folder, lock, command)
+    inputs = [Path(entry.partition("=")[2]) for entry in arguments.input]
+    recorded = made_of.record(arguments.cell, fit=arguments.fit, data=arguments.data, inputs=inputs)
+    try:
+        code, disturbed = supervise(folder, lock, foreign.command(arguments))
+    except result.ResultError as error:
+        result.write(arguments.out, result.failure(arguments.cell, str(error)))
+        return 0, False
+    if code == 0:
+        foreign.accept(arguments, recorded)
+    return code, disturbed
 
 
 def acquire(lock: IO[str]) -> bool:
@@ -128,10 +156,8 @@ def write_owner(lock: IO[str], process: int) -> None:
     lock.flush()
 
 
-def supervise(folder: Path, lock: IO[str], *, processes: int) -> tuple[int, bool]:
+def supervise(folder: Path, lock: IO[str], command: list[str]) -> tuple[int, bool]:
     """Run the trainer to its end; it inherits the lock, which so outlives a killed supervisor.
-
-    A trainer of several processes is torchrun, which starts them and ends all when one ends.
 
     Returns:
         The trainer's exit code, negative for a signal, and whether it was to stop early: because we were told to, or
@@ -140,8 +166,6 @@ def supervise(folder: Path, lock: IO[str], *, processes: int) -> tuple[int, bool
     parent, told = os.getppid(), []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: told.append(True))
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [sys.executable, *(torchrun if processes > 1 else []), "-m", "harness.runs.cell", *sys.argv[1:]]
     error_file(folder).unlink(missing_ok=True)
     with open(folder / "log.txt", "ab") as log:
         trainer = subprocess.Popen(
@@ -191,16 +215,3 @@ def _death(code: int, folder: Path) -> str:
         hint = " (out of memory?)" if name == "SIGKILL" else ""
         return f"the trainer was killed by {name}{hint}: see {folder / 'log.txt'}"
     return f"the trainer ended with exit code {code}: see {folder / 'log.txt'}"
-
-
-def failures(folder: str | Path) -> int:
-    """How often a cell has failed: part of its rule's parameters, so that a failed cell is tried again."""
-    try:
-        return int((Path(folder) / "failures").read_text())
-    except (FileNotFoundError, ValueError):
-        return 0
-
-
-def record_failure(folder: Path) -> None:
-    """Count one more failure of the cell."""
-    (folder / "failures").write_text(str(failures(folder) + 1))

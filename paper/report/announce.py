@@ -12,6 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from harness.plan import rendered
 from paper.rows.summary import problems, read_rows
 
 
@@ -30,7 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"table '{options.table}': {cells} no numbers, start the same command again to retry", file=sys.stderr)
         return 1
     if options.out:
-        options.out.write_text(message + "\n", encoding="utf-8")
+        made_of = (options.folder / options.table / "made_of.txt").read_text(encoding="utf-8")
+        options.out.write_text(f"{message}\n{rendered.line(made_of)}", encoding="utf-8")
     return 0
 
 

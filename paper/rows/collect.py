@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 import pandas
 
 from harness import kinds
+from harness.plan import made_of, rendered
+from harness.plan.made_of import Present
 from harness.runs.result import ResultError, read
 from paper.rows import plausible
 from paper.rows.row import COUNTS, columns, finished, full, kind_of, unfinished
@@ -49,11 +51,13 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"table '{options.table}': {error}", file=sys.stderr)
         return 1
     folder = options.out.with_suffix("")
+    options.out.with_suffix(".txt").unlink(missing_ok=True)  # From here on the table is not whole.
     names = columns(row["kind"] for row in rows)
     write_csv(options.out, pandas.DataFrame(rows, columns=names).astype(dict.fromkeys(COUNTS, "Int64")))
     write_csv(folder / "history.csv", history(results))
     write_csv(folder / "layers.csv", layers(results))
     (folder / "setup.json").write_text(json.dumps(setup(results), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    (folder / "made_of.txt").write_text(rendered.wanted(metrics for _, metrics, _ in results), encoding="utf-8")
     for row in rows:
         if row["status"] != "done" and row["evaluation"] == "pruned":
             print(f"{row['path']}: {row['status']}: {row['error']}", file=sys.stderr)
@@ -83,7 +87,8 @@ def collect(cells: Iterable[Cell]) -> tuple[list[dict[str, Any]], list[Done]]:
     Raises:
         ResultError: a file belongs to another cell, another configuration or another protocol.
     """
-    outcomes = [(cell, *outcome(cell)) for cell in cells]
+    now = Present()
+    outcomes = [(cell, *outcome(cell, now)) for cell in cells]
     done = [Done(cell, *found) for cell, _, found in outcomes if found is not None]
     refuse_mixed_protocols(done)
     with_full = {cell["method"] for cell, metrics, _ in done if metrics.get("full_test")}
@@ -95,7 +100,9 @@ def collect(cells: Iterable[Cell]) -> tuple[list[dict[str, Any]], list[Done]]:
     return rows, done
 
 
-def outcome(cell: Cell) -> tuple[dict[str, Any], tuple[Mapping[str, Any], pandas.DataFrame | None] | None]:
+def outcome(
+    cell: Cell, now: Present
+) -> tuple[dict[str, Any], tuple[Mapping[str, Any], pandas.DataFrame | None] | None]:
     """The row of one cell and, if it is done, its result and its training history.
 
     Raises:
@@ -111,7 +118,7 @@ def outcome(cell: Cell) -> tuple[dict[str, Any], tuple[Mapping[str, Any], pandas
         metrics = read(path)
     except ResultError as error:
         return unfinished(cell, "invalid", str(error)), None
-    refuse_foreign(cell, metrics)
+    refuse_foreign(cell, metrics, now)
     objection = next(plausible.objections(metrics), None)
     if objection:
         return unfinished(cell, "invalid", f"{path}: {objection}"), None
@@ -133,8 +140,8 @@ def rival_files(path: Path) -> list[Path]:
     return sorted(other for folder in folders for other in folder.glob("*metrics*.json") if other != path)
 
 
-def refuse_foreign(cell: Cell, metrics: Mapping[str, Any]) -> None:
-    """Raise ResultError unless path, content and plan name the same cell and configuration."""
+def refuse_foreign(cell: Cell, metrics: Mapping[str, Any], now: Present) -> None:
+    """Raise ResultError unless path, content and plan name the same cell, made of what is there now."""
     path, named = cell["path"], tuple(metrics[key] for key in KEYS)
     dataset, model, method, seed = named
     if named != tuple(cell[key] for key in KEYS):
@@ -144,11 +151,9 @@ def refuse_foreign(cell: Cell, metrics: Mapping[str, Any]) -> None:
     if metrics.get("kind", kinds.DEFAULT) != kind_of(cell).name:
         raise ResultError(f"{path} is a result of {metrics['kind']}, but the plan says {kind_of(cell).name}: run the "
                           "cell again")  # fmt: skip
-    if metrics["config_hash"] != cell["config_hash"]:
-        raise ResultError(
-            f"{path} was made with configuration {metrics['config_hash']}, but the plan says {cell['config_hash']}: "
-            "run the cell again"
-        )
+    stale = made_of.objection(cell, metrics, now)
+    if stale and (metrics["status"] == "done" or metrics["config_hash"] != cell["config_hash"]):
+        raise ResultError(f"{path} {stale}: run the cell again")
 
 
 def refuse_mixed_protocols(done: list[Done]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy
 import pandas
 
+from harness.plan import made_of
 from harness.plan.code import digest
 from paper.statistics import compute
 from paper.tables import write as tables
@@ -18,6 +19,7 @@ from paper.tables import write as tables
 LAYERS = ("conv1", "layer1.conv1", "layer1.conv2", "layer2.conv1", "layer2.conv2", "layer2.shortcut", "fc")
 DENSE_PARAMETERS = {"resnet8": 78_042, "vgg8": 288_170, "resnet18": 11_173_962, "resnet34": 21_282_122}
 EXAMPLES = 10_000
+NOW = made_of.Present()
 EPOCHS = 20
 
 
@@ -57,6 +59,7 @@ def metrics(cell: Mapping[str, Any], random: numpy.random.Generator) -> dict[str
     return {
         "schema": 1,
         **{key: value for key, value in cell.items() if key != "path"},
+        "made_of": current_code(cell),
         "status": "done",
         "error": None,
         "test": evaluation,
@@ -87,6 +90,13 @@ def metrics(cell: Mapping[str, Any], random: numpy.random.Generator) -> dict[str
             "versions": {"torch": "2.11.0"},
         },
     }
+
+
+def current_code(cell: Mapping[str, Any]) -> made_of.MadeOf:
+    """What a cell that was trained just now says that it was made of, as far as it is asked for."""
+    code, packages = made_of.asked(cell)
+    versions = {name: NOW.package(name) for name in packages}
+    return {"code": {name: NOW.code(name) for name in code}, "packages": versions, "data": {}, "inputs": {}}
 
 
 def evaluate(top1: float) -> dict[str, Any]:

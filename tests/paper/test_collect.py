@@ -13,6 +13,11 @@ from paper.rows import collect
 from paper.rows.plausible import objections
 from paper.rows.row import columns
 
+OTHER_NETWORK = {
+    "made_of": {"code": {"architectures/cifar_resnet.py": "f" * 16, "workflow/rules/dense.smk": ""}, "packages": {}}
+    | {"data": {}, "inputs": {}}
+}
+
 
 @pytest.fixture
 def cells(tmp_path):
@@ -108,6 +113,11 @@ def test_two_result_files_for_one_cell_leave_it_without_numbers(cells, tmp_path,
         ({"seed": 7}, r"holds the result of digits/resnet8/dense/seed7"),
         ({"config_hash": "0" * 16}, r"was made with configuration 0000.*run the cell again"),
         ({"protocol": 2}, r"results of two protocols are never mixed"),
+        (
+            {"made_of": {key: {} for key in ("code", "packages", "data", "inputs")}},
+            r"dense/seed1/metrics.json does not say what it was made of.*run the cell again",
+        ),
+        (OTHER_NETWORK, r"was made with another architectures/cifar_resnet.py: run the cell again"),
     ],
 )
 def test_a_result_of_another_plan_stops_the_collection(cells, tmp_path, capsys, change, sentence):

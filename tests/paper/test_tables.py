@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from fake_results import FAILURE, edit, write_pages
 
+from harness.plan import rendered
 from paper.report import announce
 from paper.rows.summary import read_rows
 from paper.tables import html, latex, markdown
@@ -108,7 +109,10 @@ def test_announcing_says_where_things_are_and_fails_with_the_failed_cells(make_t
     options = ["--folder", str(whole.parent), "--out", str(tmp_path / "whole.txt")]
     assert announce.main(["--table", "whole", *options]) == 0
     message = capsys.readouterr().out
-    assert "whole.pdf" in message and "whole/figures/" in message and (tmp_path / "whole.txt").read_text() == message
+    assert "whole.pdf" in message and "whole/figures/" in message
+    made_of = (whole.with_suffix("") / "made_of.txt").read_text()
+    assert (tmp_path / "whole.txt").read_text() == message + rendered.line(made_of)
+    assert rendered.of(tmp_path / "whole") == made_of
     make_table("holed", change=lambda cells: edit(cells[0], lambda content: content.update(FAILURE)))
     options = ["--folder", str(whole.parent), "--out", str(tmp_path / "holed.txt")]
     assert announce.main(["--table", "holed", *options]) == 1

@@ -8,9 +8,11 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import sys
 from pathlib import Path
 
+import psutil
 from snakemake.exceptions import WorkflowError
 from snakemake.shell import shell
 
@@ -18,8 +20,8 @@ sys.path.insert(0, str(ROOT))
 
 from harness import kinds
 from harness.machine import devices
-from harness.plan import code, configuration, grid, reading
-from harness.runs.supervisor import failures
+from harness.plan import code, configuration, current, grid, reading, rendered
+from harness.runs import supervisor
 
 # Rules say `python`: that of a conda environment if one is deployed, else the one that runs Snakemake, also when
 # .venv/bin/snakemake is called without activation.
@@ -32,6 +34,7 @@ EDROPOUT = "results/{dataset}/{model}/edropout/seed{seed}/metrics.json"
 PAPER = "results/paper/{table}"
 THEOREMS = configuration.THEOREMS
 WITH_THEORY = config.get("theory", False)
+REPORTED = [*config["build"], *(["--theory"] if WITH_THEORY else [])]
 BASELINES = sorted((ROOT / "workflow" / "baselines").glob("*.smk"))
 
 
@@ -42,6 +45,27 @@ def alone(guard):
     except BlockingIOError:
         return False
     return True
+
+
+def stop_jobs_of(process):
+    """Tell what a process has started to stop; a trainer's supervisor sees to the trainer itself."""
+    for child in process.children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "harness.run" not in child.cmdline():
+                stop_jobs_of(child)
+            child.terminate()
+
+
+def pass_signals_on():
+    """Let Snakemake stop its jobs when it alone is told to stop: it would wait for them to end, for hours."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        then = signal.getsignal(number)
+
+        def stop(number, frame, then=then):
+            stop_jobs_of(psutil.Process())
+            then(number, frame)
+
+        signal.signal(number, stop)
 
 
 @contextlib.contextmanager
@@ -70,17 +94,16 @@ wildcard_constraints:
     table="|".join(config["tables"]),
 
 
-def cell_json(wildcards):
-    """The cell's configuration: a parameter of its rule, so that changing it runs the cell again."""
+def planned_cell(wildcards):
+    """The cell of a rule's wildcards."""
+    names = {key: wildcards[key] for key in ("dataset", "model", "method", "seed")}
     with one_sentence():
-        cell = grid.cell(
-            config,
-            dataset=wildcards.dataset,
-            model=wildcards.model,
-            method=wildcards.method,
-            seed=wildcards.seed,
-        )
-    return json.dumps(cell, sort_keys=True)
+        return grid.cell(config, **names)
+
+
+def cell_json(wildcards):
+    """The cell's configuration, for the command line."""
+    return json.dumps(planned_cell(wildcards), sort_keys=True)
 
 
 def prepared(wildcards):
@@ -89,7 +112,7 @@ def prepared(wildcards):
         return grid.prepared(config, wildcards.dataset)
 
 
-DATA = ancient(prepared)  # What is in it is part of each cell's parameters: preparing it again reruns no cell.
+DATA = prepared
 
 
 def data_json(wildcards, output):
@@ -99,18 +122,6 @@ def data_json(wildcards, output):
     if path != output[0]:
         raise WorkflowError(f"the section 'datasets.{wildcards.dataset}' of config.yaml makes {path}: ask for it")
     return json.dumps(section)
-
-
-# Snakemake compares with the last run only what comes from functions that have no parameter named `input`: hence `given`.
-def method_code(wildcards, **given):
-    """Hash of the method's own code: a parameter of its rule, so that editing a method runs its cells again."""
-    return code_hash(given["input"].fit)
-
-
-@functools.cache
-def code_hash(path):
-    """The same for all jobs of a method while one Snakemake plans."""
-    return code.code_hash(path)
 
 
 def named_inputs(wildcards, input):
@@ -151,6 +162,27 @@ def recipe_gpus(wildcards):
     return 0 if devices.wanted_device() == "cpu" else recipe_of(wildcards).get("processes", 1)
 
 
+RESULTS = current.Current(config)
+"""What is there already, as this Snakemake sees it when it starts."""
+
+
+def make_again(*paths):
+    """Have the jobs that make these files run if they are asked for, whatever Snakemake knows of them.
+
+    The set is that of its option --forcerun, which would ask for them too.
+    """
+    if workflow.is_main_process:
+        workflow.dag.forcefiles.update(paths)
+
+
+def stale(wildcards):
+    """No further input: a look at the cell's result. One that is not what is asked for now counts as missing."""
+    cell = planned_cell(wildcards)
+    if RESULTS.objection(cell):
+        make_again(*grid.outputs(cell))
+    return []
+
+
 def table_cells(table):
     """The cells of a table, each a dictionary with its result file under `path`."""
     return [
@@ -164,7 +196,22 @@ def table_cells(table):
 
 
 def table_results(wildcards):
-    return [cell["path"] for cell in table_cells(wildcards.table)]
+    """The results of a table; unless it was rendered from all of them as they are now, it is rendered again."""
+    table, cells = PAPER.format(**wildcards), grid.cells(config, wildcards.table)
+    if any(map(RESULTS.objection, cells)) or rendered.of(table) != rendered.wanted(map(RESULTS.result, cells)):
+        make_again(f"{table}.csv", f"{table}/cells.json")
+    return [f"{grid.folder(cell)}/metrics.json" for cell in cells]
+
+
+def unless_noted(made_of, note, *outputs):
+    """An input function without input: has the outputs made again unless their note, written last, says `made_of()`."""
+
+    def look(wildcards):
+        if rendered.note(note) != made_of():
+            make_again(*outputs)
+        return []
+
+    return look
 
 
 def edropout_unless_own_ratio(wildcards):
@@ -184,8 +231,3 @@ def table_outputs(table):
     files = [f"{PAPER}.{suffix}" for suffix in ("csv", "md", "tex", "html", "pdf", "txt")]
     patterns = [*files, f"{PAPER}/figures", f"{PAPER}/statistics", f"{PAPER}/artifacts.txt"]
     return [pattern.format(table=table) for pattern in patterns]
-
-
-def paper_code(module):
-    """Input function: hash of a module of paper/ and of what it imports there, so that editing it renders again."""
-    return lambda wildcards: code_hash(ROOT / "paper" / f"{module}.py")

@@ -7,7 +7,7 @@ report: "../report/workflow.rst"
 # The plan goes through a file: thousands of cells do not fit on a command line.
 rule listing:
     input:
-        "workflow/report/cells.json.j2",
+        ancient("workflow/report/cells.json.j2"),
     output:
         f"{PAPER}/cells.json",
     log:
@@ -34,12 +34,11 @@ rule collect:
         history=f"{PAPER}/history.csv",
         layers=f"{PAPER}/layers.csv",
         setup=f"{PAPER}/setup.json",
+        made_of=f"{PAPER}/made_of.txt",
     log:
         "results/paper/logs/{table}.collect.log",
     conda:
         "../../envs/paper.yaml"
-    params:
-        code=paper_code("rows/collect"),
     shell:
         "python -m paper.rows.collect --table {wildcards.table:q} --cells {input.cells:q} --out {output.rows:q} 2>&1 | tee {log:q}"
 
@@ -53,8 +52,6 @@ rule statistics:
         "results/paper/logs/{table}.statistics.log",
     conda:
         "../../envs/paper.yaml"
-    params:
-        code=paper_code("statistics/compute"),
     shell:
         "python -m paper.statistics.compute --csv {input:q} --out {output:q} 2>&1 | tee {log:q}"
 
@@ -80,7 +77,6 @@ rule tables:
         "../../envs/paper.yaml"
     params:
         stem=lambda wildcards, output: os.path.splitext(output[0])[0],
-        code=paper_code("tables/write"),
     shell:
         "python -m paper.tables.write --csv {input.rows:q} --statistics {input.statistics:q}"
         " --out-stem {params.stem:q} 2>&1 | tee {log:q}"
@@ -107,8 +103,6 @@ rule figures:
     conda:
         "../../envs/paper.yaml"
     threads: 2
-    params:
-        code=paper_code("figures/draw"),
     shell:
         "python -m paper.figures.draw --csv {input.rows:q} --statistics {input.statistics:q} --out {output:q}"
         " --jobs {threads} 2>&1 | tee {log:q}"
@@ -134,8 +128,6 @@ rule table_report:
         "results/paper/logs/{table}.table_report.log",
     conda:
         "../../envs/paper.yaml"
-    params:
-        code=paper_code("report/typeset"),
     shell:
         "python -m paper.report.typeset --tables {wildcards.table:q} --out {output:q} 2>&1 | tee {log:q}"
 
@@ -145,10 +137,12 @@ rule report:
     input:
         "paper/report/paper.typ",
         "paper/published.csv",
+        unless_noted(lambda: " ".join(REPORTED), "results/paper/report.txt", "results/paper/report.pdf"),
         expand(rules.table_report.input[2:], table=config["build"]),
         rules.theory_page.output if WITH_THEORY else [],
     output:
-        "results/paper/report.pdf",
+        pdf="results/paper/report.pdf",
+        note="results/paper/report.txt",
     log:
         "results/paper/logs/report.log",
     conda:
@@ -156,9 +150,9 @@ rule report:
     params:
         tables=config["build"],
         theory="--theory" if WITH_THEORY else "",
-        code=paper_code("report/typeset"),
     shell:
-        "python -m paper.report.typeset --tables {params.tables:q} {params.theory} --out {output:q} 2>&1 | tee {log:q}"
+        "python -m paper.report.typeset --tables {params.tables:q} {params.theory} --out {output.pdf:q} 2>&1 | tee {log:q}"
+        " && echo {params.tables:q} {params.theory} > {output.note:q}"
 
 
 # The last step: says where everything is, and fails if a cell has no numbers.
@@ -167,6 +161,7 @@ rule announce:
         rules.tables.output,
         rules.table_report.output,
         rows=rules.collect.output.rows,
+        made_of=rules.collect.output.made_of,
         figures=rules.figures.output[0],
     output:
         f"{PAPER}.txt",

@@ -7,10 +7,16 @@ for theorem in THEOREMS:
         name:
             theorem
         input:
-            f"theory/{theorem}.py",
+            ancient(f"theory/{theorem}.py"),
+            unless_noted(
+                functools.partial(code.code_hash, ROOT / "theory" / f"{theorem}.py"),
+                f"results/theory/{theorem}/made_of.txt",
+                f"results/theory/{theorem}/rows.csv",
+            ),
         output:
             rows=f"results/theory/{theorem}/rows.csv",
             verdicts=f"results/theory/{theorem}/verdicts.csv",
+            note=f"results/theory/{theorem}/made_of.txt",
         log:
             f"results/theory/{theorem}/log.txt",
         conda:
@@ -20,15 +26,16 @@ for theorem in THEOREMS:
             download=DOWNLOAD,
         params:
             folder=subpath(output.rows, parent=True),
-            code=lambda wildcards, **given: code_hash(given["input"][0]),
+            code=lambda wildcards, input: code.code_hash(input[0]),
         shell:
             "python -m theory.run {input:q} --root {resources.root:q} {resources.download}"
-            " --out {params.folder:q} 2>&1 | tee {log:q}"
+            " --out {params.folder:q} 2>&1 | tee {log:q} && echo {params.code} > {output.note:q}"
 
 
 rule theory_page:
     input:
         "paper/figures/style.mplstyle",
+        unless_noted(rendered.code, "results/paper/theory/made_of.txt", "results/paper/theory.csv"),
         expand("results/theory/{theorem}/{table}.csv", theorem=THEOREMS, table=["rows", "verdicts"]),
     output:
         report(
@@ -38,6 +45,7 @@ rule theory_page:
             labels={"what": "verdicts (CSV)"},
         ),
         "results/paper/theory.md",
+        note="results/paper/theory/made_of.txt",
         figures=report(
             directory("results/paper/theory/figures"),
             patterns=["{figure}.png"],
@@ -51,9 +59,10 @@ rule theory_page:
         "../../envs/paper.yaml"
     params:
         folders=expand("results/theory/{theorem}", theorem=THEOREMS),
-        code=paper_code("theory/write"),
+        code=rendered.code(),
     shell:
         "python -m paper.theory.write --theorems {params.folders:q} --out-stem results/paper/theory 2>&1 | tee {log:q}"
+        " && echo {params.code} > {output.note:q}"
 
 
 rule theory_report:
@@ -66,8 +75,6 @@ rule theory_report:
         "results/paper/logs/theory_report.log",
     conda:
         "../../envs/paper.yaml"
-    params:
-        code=paper_code("report/typeset"),
     shell:
         "python -m paper.report.typeset --theory --out {output:q} 2>&1 | tee {log:q}"
 

@@ -44,3 +44,24 @@ def test_every_file_of_a_method_that_is_a_package_counts(tmp_path, monkeypatch):
     second = code.code_hash(fit)
     table.write_bytes(b"\xff\x01")
     assert len({first, second, code.code_hash(fit)}) == 3
+
+
+def test_a_rule_is_what_its_file_says_besides_comments_and_blank_lines(tmp_path, monkeypatch):
+    monkeypatch.setattr(code, "ROOT", tmp_path)
+    rule = tmp_path / "l1.smk"
+    rule.write_text('"""L1."""\n\n\nuse rule cell as l1 with:\n    input:\n        init=DENSE,\n')
+    first = code.code_hash(rule)
+    rule.write_text(
+        '"""Another sentence."""\n# why\nuse rule cell as l1 with:\n    input:\n        init=DENSE,  # here\n'
+    )
+    assert code.code_hash(rule) == first
+    rule.write_text('"""L1."""\n\n\nuse rule cell as l1 with:\n    input:\n        start=DENSE,\n')
+    assert code.code_hash(rule) != first
+
+
+def test_a_program_in_another_language_is_hashed_as_it_is(tmp_path):
+    program = tmp_path / "fit.sh"
+    program.write_bytes(b"#!/bin/sh\n\xff")
+    first = code.code_hash(program)
+    program.write_bytes(b"#!/bin/sh\n\xff # comment")
+    assert code.code_hash(program) != first

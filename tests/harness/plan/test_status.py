@@ -8,11 +8,16 @@ import pytest
 import torch
 
 from harness.data import prepared
-from harness.plan import estimate, grid
+from harness.plan import current, estimate, grid, made_of
 from harness.plan.status import cell_state, render
 from harness.sources.prepare import prepare
 
-HASH = "0" * 16
+CONFIG = {
+    "datasets": {"digits": {"source": "digits", "recipe": "quick"}},
+    "recipes": {"quick": {"epochs": 20}},
+    "methods": {"l1": {}, "dense": {}},
+}
+CELL = grid.cell(CONFIG, dataset="digits", model="resnet8", method="l1", seed=0)
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +28,15 @@ def own_settings_of_torch():
     torch.set_deterministic_debug_mode(mode)
 
 
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The cell's folder, as seen from the working folder."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / grid.folder(CELL)
+    folder.mkdir(parents=True)
+    return folder
+
+
 PROGRESS = {"epoch": 3, "epochs": 20, "loss": 0.25, "val_top1": 0.9, "seconds_left": 90, "pid": 1}
 
 
@@ -30,43 +44,46 @@ def write(folder, name, content):
     (folder / name).write_text(json.dumps(content))
 
 
-def test_each_state_is_told(tmp_path):
-    assert cell_state(tmp_path, HASH) == {"state": "waiting"}
-    write(tmp_path, "progress.json", PROGRESS)
-    assert cell_state(tmp_path, HASH)["state"] == "stopped"
-    with open(tmp_path / ".lock", "w") as lock:
+def write_result(folder, cell=CELL, **changes):
+    """A result that was made of what is there now, apart from the changes."""
+    code, _ = made_of.asked(cell)
+    now = {"code": {name: made_of.Present().code(name) for name in code}, "packages": {}, "data": {}, "inputs": {}}
+    metrics = {**cell, "made_of": now, "status": "done", "error": None, "test": {"top1": 0.9}, **changes}
+    write(folder, "metrics.json", {**metrics, "checksum": made_of.checksum(metrics)})
+
+
+def state():
+    return cell_state(CELL, current.Current(CONFIG))
+
+
+def test_each_state_is_told(folder):
+    assert state()["state"] == "waiting"
+    write(folder, "progress.json", PROGRESS)
+    assert state()["state"] == "stopped"
+    with open(folder / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert cell_state(tmp_path, HASH)["state"] == "running"
-    write(tmp_path, "metrics.json", {"config_hash": HASH, "status": "failed", "error": "why", "test": None})
-    assert cell_state(tmp_path, HASH) == {"state": "failed", "error": "why", "test": None}
-    write(tmp_path, "metrics.json", {"config_hash": HASH, "status": "done", "error": None, "test": {"top1": 0.9}})
-    assert cell_state(tmp_path, HASH)["test"] == "top1 0.9000"
+        assert state()["state"] == "running"
+    write_result(folder, status="failed", error="why", test=None)
+    assert state() == {"state": "failed", "reason": "why"}
+    (folder / "progress.json").unlink()
+    write_result(folder, made_of=None)
+    assert state()["state"] == "stale" and "does not say what it was made of" in state()["reason"]
+    write_result(folder)
+    assert state() == {"state": "done", "test": "top1 0.9000"}
 
 
-def test_a_result_of_another_configuration_does_not_count(tmp_path):
-    write(tmp_path, "metrics.json", {"config_hash": "f" * 16, "status": "done", "test": {"top1": 0.9}})
-    assert cell_state(tmp_path, HASH)["state"] == "waiting"
-
-
-@pytest.mark.parametrize(
-    "content",
-    [[], "x", 1, None, {}, {"config_hash": HASH}, {"config_hash": HASH, "status": []}],
-)
-def test_a_damaged_result_is_not_done(tmp_path, monkeypatch, content):
-    monkeypatch.setattr(grid, "folder", lambda _: tmp_path)
-    write(tmp_path, "metrics.json", content)
-    assert cell_state(tmp_path, HASH) == {"state": "waiting"}
-    assert estimate.result_of({"config_hash": HASH}) is None
+@pytest.mark.parametrize("content", [[], "x", 1, None, {}, {"config_hash": CELL["config_hash"]}])
+def test_a_damaged_result_is_not_done(folder, content):
+    write(folder, "metrics.json", content)
+    assert state()["state"] in ("waiting", "stale")
 
 
 @pytest.mark.parametrize("damaged", [None, "x", [], {"train_seconds": "x", "top1": "x"}])
-def test_a_result_without_its_numbers_is_done_and_tells_none(tmp_path, monkeypatch, damaged):
-    cell = {"config_hash": HASH, "dataset": "digits", "model": "lenet", "method": "dense", "seed": 0}
-    monkeypatch.setattr(grid, "folder", lambda _: tmp_path)
-    monkeypatch.setattr(grid, "cells", lambda *_: [cell])
-    write(tmp_path, "metrics.json", {"config_hash": HASH, "status": "done", "test": damaged, "time": damaged})
-    assert "test top1" not in render([{"cell": "a", **cell_state(tmp_path, HASH)}], everything=True)
-    assert estimate.relative_costs({"tables": ["quick"]}) == {}
+def test_a_result_without_its_numbers_is_done_and_tells_none(folder, monkeypatch, damaged):
+    monkeypatch.setattr(grid, "cells", lambda *_: [CELL])
+    write_result(folder, test=damaged, time=damaged)
+    assert state()["state"] == "done" and "test top1" not in render([{"cell": "a", **state()}], everything=True)
+    assert estimate.relative_costs({"tables": ["quick"]}, current.Current(CONFIG)) == {}
 
 
 @pytest.mark.parametrize(
@@ -135,25 +152,27 @@ def test_what_was_timed_is_kept_for_the_next_plan(tmp_path, monkeypatch, capsys)
 
 
 @pytest.mark.parametrize("content", [[], "x", {"epoch": 1}, {**PROGRESS, "loss": None}])
-def test_damaged_progress_is_not_shown(tmp_path, content):
-    write(tmp_path, "progress.json", content)
-    with open(tmp_path / ".lock", "w") as lock:
+def test_damaged_progress_is_not_shown(folder, content):
+    write(folder, "progress.json", content)
+    with open(folder / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        state = cell_state(tmp_path, HASH)
-    assert state == {"state": "running"}
-    assert render([{"cell": "a", **state}], everything=False).endswith("running  a")
+        shown = state()
+    assert shown == {"state": "running"}
+    assert render([{"cell": "a", **shown}], everything=False).endswith("running  a")
 
 
 def test_the_view_counts_all_and_lists_what_needs_a_look():
     states = [
         {"state": "done", "cell": "a", "test": "top1 0.5000"},
         {"state": "running", "cell": "b", **PROGRESS},
-        {"state": "failed", "cell": "c", "error": "the reason"},
+        {"state": "failed", "cell": "c", "reason": "the reason"},
+        {"state": "stale", "cell": "d", "reason": "made of something else"},
+        {"state": "waiting", "cell": "waits", "reason": "its result is missing"},
     ]
     text = render(states, everything=False)
-    assert text.startswith("1 done, 1 running, 1 failed of 3 cells")
-    assert "epoch 3/20  loss 0.2500  1.5 min left" in text and "the reason" in text
-    assert " a " not in text and "test top1 0.5000" in render(states, everything=True)
+    assert text.startswith("1 done, 1 running, 1 failed, 1 stale, 1 waiting of 5 cells")
+    assert "epoch 3/20  loss 0.2500  1.5 min left" in text and "the reason" in text and "something else" in text
+    assert " a " not in text and "waits" not in text and "test top1 0.5000" in render(states, everything=True)
 
 
 @pytest.mark.parametrize("source", ["digits", "diabetes", "grammar"])
