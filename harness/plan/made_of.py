@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from harness import kinds
 from harness.machine.files import ROOT, read_json
 from harness.networks import names
 from harness.plan.code import code_hash
@@ -24,6 +25,8 @@ ZOO = ROOT / "harness" / "networks" / "zoo.py"
 
 VOLATILE = ("time", "latency", "provenance")
 """Sections of a result that differ between two runs of a cell."""
+
+KINDS = ROOT / "harness" / "kinds"
 
 MadeOf = dict[str, dict[str, str]]
 
@@ -41,8 +44,9 @@ def record(cell: Mapping[str, Any], *, fit: Path, data: Path, inputs: Iterable[P
         Hashes of code by its place in the repository, versions of packages, checksums of data and of inputs by path.
     """
     now, (code, packages) = Present(), asked(cell)
+    kind = KINDS / f"{kinds.of_data(cell['config']['data'])}.py"
     return {
-        "code": {name: now.code(name) for name in [*code, _place(fit)]},
+        "code": {name: now.code(name) for name in [*code, _place(fit), _place(kind)]},
         "packages": {name: now.package(name) for name in packages},
         "data": {str(data): now.file(str(data))},
         "inputs": {str(path): now.file(str(path)) for path in inputs},

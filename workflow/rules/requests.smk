@@ -20,9 +20,9 @@ def request():
 def check_methods():
     """Every value under `methods` against the `fit` of the rule that makes the method."""
     for method, given in config["methods"].items():
-        for rule in workflow.rules:
-            fit = rule.input.get("fit")
-            if fit and re.fullmatch(rule.wildcard_constraints.get("method", "(?!)"), method):
+        for made in workflow.rules:
+            fit = made.input.get("fit")
+            if fit and re.fullmatch(made.wildcard_constraints.get("method", "(?!)"), method):
                 hyperparameters.check_hyperparameters(method, given or {}, ROOT / fit)
 
 

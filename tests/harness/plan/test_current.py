@@ -19,6 +19,7 @@ FILES = {
     "baselines/l1.py": "def fit():\n    return 2\n",
     "workflow/rules/dense.smk": "# The dense network.\nuse rule cell as dense with:\n    input:\n        data=DATA,\n",
     "workflow/baselines/l1.smk": "'''L1.'''\nuse rule cell as l1 with:\n    input:\n        init=DENSE,\n",
+    "harness/kinds/classification.py": "LOSS = 1\n",
     "harness/runs/cell.py": "import harness.networks.zoo\n",
     "harness/networks/zoo.py": "STEM = 7\n",
 }
@@ -62,6 +63,7 @@ def project(tmp_path, monkeypatch):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(code, "HARNESS", tmp_path / "harness")
     monkeypatch.setattr(code, "TRAINER", tmp_path / "harness/runs/cell.py")
+    monkeypatch.setattr(made_of, "KINDS", tmp_path / "harness/kinds")
     monkeypatch.setattr(made_of, "ZOO", tmp_path / "harness/networks/zoo.py")
     monkeypatch.setattr(names, "FOLDER", tmp_path / "architectures")
     monkeypatch.chdir(tmp_path)
@@ -133,6 +135,7 @@ def test_a_table_that_does_not_name_the_dense_network_notices_that_it_changed(pr
     [
         ("architectures/tiny.py", {"dense1", "l11"}, "was made with another architectures/tiny.py"),
         ("architectures/shared.py", {"dense1", "l11"}, "was made with another architectures/tiny.py"),
+        ("harness/kinds/classification.py", {"dense1", "l11"}, "was made with another harness/kinds/classification.py"),
         ("baselines/l1.py", {"l11"}, "was made with another baselines/l1.py"),
         ("baselines/dense.py", {"dense1", "l11"}, "was made with another baselines/dense.py"),
         ("workflow/baselines/l1.smk", {"l11"}, "was made with another workflow/baselines/l1.smk"),

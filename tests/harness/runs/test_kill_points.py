@@ -50,7 +50,7 @@ def lasting(folder):
 @pytest.mark.parametrize("method", FILES)
 def test_a_kill_before_any_change_of_a_file_costs_no_bit(digits, tmp_path, method):
     content = {"dataset": "digits", "model": "resnet8", "method": method, "seed": 1, "protocol": grid.PROTOCOL}
-    content["config"] = {"data": {}, "recipe": RECIPE, "hyperparameters": {}}
+    content["config"] = {"data": {"source": "digits"}, "recipe": RECIPE, "hyperparameters": {}}
     cell = json.dumps({**content, "config_hash": digest(content)})
     environment = {**os.environ, "WANDB_MODE": "disabled", "EDROPOUT_CHECKPOINT_SECONDS": "0"}
     driver = [sys.executable, str(Path(__file__).with_name("kill_points.py")), str(tmp_path), str(STRIDE)]

@@ -72,7 +72,7 @@ def start(folder, data, *, processes, fit="baselines/dense.py", model="test_conv
         "seed": 1,
         "protocol": grid.PROTOCOL,
         "config": {
-            "data": {},
+            "data": {"source": "digits"},
             "recipe": {**RECIPE, **recipe, **({"processes": processes} if processes > 1 else {})},
             "hyperparameters": hyperparameters or {},
         },

@@ -23,7 +23,7 @@ CELL = {
     "method": "l1",
     "seed": 1,
     "protocol": grid.PROTOCOL,
-    "config": {"data": {}, "recipe": {}, "hyperparameters": {}},
+    "config": {"data": {"source": "digits"}, "recipe": {}, "hyperparameters": {}},
     "config_hash": digest("x"),
 }
 
