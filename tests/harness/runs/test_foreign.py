@@ -50,7 +50,7 @@ def test_its_result_is_stamped_with_program_rule_architecture_and_inputs(tmp_pat
     ("text", "sentence"),
     [
         (WRITES.replace("SEED", "7"), r"guess.sh wrote seed 7 instead of 1"),
-        (WRITES.replace("SEED", "1").replace('"top1": 0.1', '"top1": 2'), "draft.json: test: "),
+        (WRITES.replace("SEED", "1").replace('"top1": 0.1', '"top1": 2'), "draft.json: test"),
         ("#!/bin/sh\nexit 3\n", "exit code 3"),
         ("#!/bin/sh\n", "draft.json cannot be read"),
         ("print(1)\n", "no first line '#!'"),
