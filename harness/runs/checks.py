@@ -63,15 +63,26 @@ def check_an_interrupted_run_ends_with_the_same_bits(subject: Subject) -> None:
         except Interrupted:
             interrupted = True
         assert interrupted, f"the run was told to stop at batch {stop} of {batches} and went on: train with task.train"
-        assert same_bits(subject.outcome.network, subject.run(f"stop{stop}").network), (
+        resumed = subject.run(f"stop{stop}")
+        drawn, whole = resumed.task.train_loader.drawn, subject.outcome.task.train_loader.drawn
+        assert drawn < whole, (
+            f"a run that stopped at batch {stop} of {batches} drew all batches again: it does not resume"
+        )
+        assert same_bits(subject.outcome.network, resumed.network), (
             f"a run that stopped at batch {stop} of {batches} and was resumed ends with other bits: what happens "
             "between two calls of task.train must follow from the network's weights and task.generator alone"
         )
 
 
 def check_a_run_killed_after_its_last_epoch_is_restored(subject: Subject) -> None:
-    before = subject.outcome.network
-    assert same_bits(before, subject.run("whole").network), (
+    before = subject.outcome
+    own = (RECIPE.epochs - (RECIPE.prune_epoch if subject.from_dense else 0)) * len(before.task.train_loader)
+    again = subject.run("whole")
+    drawn, left = again.task.train_loader.drawn, before.task.train_loader.drawn - own
+    assert drawn <= left, (
+        f"a run that was killed after its last epoch drew {drawn - left} batches again: it is trained anew"
+    )
+    assert same_bits(before.network, again.network), (
         "a run that was killed after its last epoch ends with other bits: whatever fit does after task.train must "
         "follow from the network's weights and from the state that was handed to task.train"
     )

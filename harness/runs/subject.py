@@ -38,6 +38,7 @@ class EasyData:
         rows = torch.arange(SHAPE[1]) * CLASSES // SHAPE[1]
         bright = (rows == self.y[:, None]).float()[:, None, :, None]
         self.x = bright + 0.3 * torch.randn(examples, *SHAPE, generator=generator)
+        self.drawn = 0  # Batches that were handed out.
 
     @property
     def num_examples(self) -> int:
@@ -49,6 +50,7 @@ class EasyData:
     def epoch(self, index: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.randperm(len(self.y), generator=torch.Generator().manual_seed(index))
         for batch in order.split(RECIPE.batch_size)[start:]:
+            self.drawn += 1
             yield self.x[batch], self.y[batch]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:

@@ -12,6 +12,7 @@ class Loader:
         noise = torch.randn(examples, *shape, generator=generator)
         self.x = noise + self.y.float()[:, None, None, None]
         self.batch_size = batch_size
+        self.drawn = 0  # Batches that were handed out.
 
     def __len__(self):
         return -(-len(self.y) // self.batch_size)
@@ -19,6 +20,7 @@ class Loader:
     def epoch(self, index, start=0):
         order = torch.randperm(len(self.y), generator=torch.Generator().manual_seed(index))
         for batch in order.split(self.batch_size)[start:]:
+            self.drawn += 1
             yield self.x[batch], self.y[batch]
 
     def __iter__(self):

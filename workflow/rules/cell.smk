@@ -1,11 +1,6 @@
 """Train one cell: every method is a variation of the rule `cell`, and whether it has to run is read in its result."""
 
 
-# What a cell starts from is compared by its content (harness.plan.current): times of files mean nothing.
-inputflags:
-    ancient,
-
-
 # The pattern of all cells; it makes none itself, since no method has this name.
 rule cell:
     input:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 from snakemake.exceptions import WorkflowError
+from snakemake.io import is_flagged
 from snakemake.shell import shell
 
 sys.path.insert(0, str(ROOT))
@@ -175,12 +176,22 @@ def make_again(*paths):
         workflow.dag.forcefiles.update(paths)
 
 
-def stale(wildcards):
-    """No further input: a look at the cell's result. One that is not what is asked for now counts as missing."""
-    cell = planned_cell(wildcards)
-    if RESULTS.objection(cell):
+def if_stale(item):
+    """An input of a cell, as it is asked for where the cell's result is missing or not what is asked for now.
+
+    A cell that is current asks for nothing: then neither times of files nor what else has to run can concern it.
+    """
+    unpacked, written = is_flagged(item, "unpack"), getattr(item, "_file", item)
+    function = getattr(written, "callable", written if callable(written) else None)
+
+    def look(wildcards):
+        cell = planned_cell(wildcards)
+        if not RESULTS.objection(cell):
+            return {} if unpacked else []
         make_again(*grid.outputs(cell))
-    return []
+        return function(wildcards) if function else item
+
+    return unpack(look) if unpacked else look
 
 
 def table_cells(table):
@@ -196,10 +207,11 @@ def table_cells(table):
 
 
 def table_results(wildcards):
-    """The results of a table; unless it was rendered from all of them as they are now, it is rendered again."""
+    """The results of a table; none if it was rendered from all of them as they are now."""
     table, cells = PAPER.format(**wildcards), grid.cells(config, wildcards.table)
-    if any(map(RESULTS.objection, cells)) or rendered.of(table) != rendered.wanted(map(RESULTS.result, cells)):
-        make_again(f"{table}.csv", f"{table}/cells.json")
+    if not any(map(RESULTS.objection, cells)) and rendered.of(table) == rendered.wanted(map(RESULTS.result, cells)):
+        return []
+    make_again(f"{table}.csv", f"{table}/cells.json")
     return [f"{grid.folder(cell)}/metrics.json" for cell in cells]
 
 

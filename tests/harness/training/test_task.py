@@ -122,9 +122,20 @@ def test_an_interrupted_run_ends_with_the_same_bits_and_history(tmp_path, stop):
         fit(task, broken, StopAfter(task, broken, stop))
     resumed = network()
     torch.manual_seed(5)
-    fit(make_task(tmp_path / "broken"), resumed)
+    again = make_task(tmp_path / "broken")
+    fit(again, resumed)
+    assert again.train_loader.drawn == RECIPE.epochs * len(again.train_loader) - stop
     assert same(bits(whole), bits(resumed))
     assert rows(tmp_path / "whole") == rows(tmp_path / "broken")
+
+
+def test_a_finished_phase_is_not_trained_again(tmp_path):
+    first = make_task(tmp_path)
+    model = first.train(network(), epochs=3)
+    again = make_task(tmp_path)
+    restored = again.train(network(1), epochs=3)
+    assert again.train_loader.drawn == 0 and again.run.epoch == 3 and same(bits(model), bits(restored))
+    assert again.run.history == first.run.history
 
 
 def test_a_checkpoint_of_every_batch_changes_nothing(tmp_path):
