@@ -32,6 +32,7 @@ def fit(
     rate: Annotated[float, "[0, 1)"] = 0.5,
     pattern: Literal["rows", "tiles", "blocks", "some_blocks"] = "blocks",
     distribution: Literal["searched", "maximum_entropy", "least_variance"] = "least_variance",
+    permuted: bool = True,
     shared: bool = False,
     recurrent: bool = False,
     lazy: bool = True,
@@ -44,9 +45,9 @@ def fit(
             none, what its linear layers behind the first layer read.
         task: Data, recipe and loop.
         rate: Drop rate of every place.
-        pattern: "rows" and "tiles" are published; "blocks" (whose units change places after each epoch) and
-            "some_blocks" are the suite's.
+        pattern: "rows" and "tiles" are published; "blocks" and "some_blocks" are the suite's.
         distribution: "searched" is published; "maximum_entropy" and "least_variance" drop exactly `rate` on average.
+        permuted: Units change places after each epoch, with "blocks" alone.
         shared: One choice for all places of an iteration.
         recurrent: Drop units of an LSTM from its recurrence too.
         lazy: The optimiser leaves what was dropped alone; otherwise its momentum and decay act on it.
@@ -64,7 +65,9 @@ def fit(
             raise ValueError(f"{name} must be one of {', '.join(known)}, not '{value}'")
     if task.recipe.processes > 1:
         raise ValueError("gradients of parts are not averaged over processes: set recipe key 'processes' to 1")
-    options = {} if pattern == "some_blocks" else {"distribution": DISTRIBUTIONS[distribution]}
+    options: dict[str, Any] = {} if pattern == "some_blocks" else {"distribution": DISTRIBUTIONS[distribution]}
+    if pattern == "blocks":
+        options["permuted"] = permuted
     if not any(isinstance(module, nn.Dropout) for module in model.modules()):
         put_before(model, lambda reader: nn.Dropout(rate))
     approximate = ApproximateDropout(

@@ -5,6 +5,7 @@ Approximate dropout (blocks, permuted each epoch) of an MLP 64 - 256 - 256 - 10 
 of the middle weight at the end.
 
 python -m bench.lazy_step --seeds 5
+python -m bench.lazy_step --rates .5 --pattern fixed        blocks whose units stay in their places
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dropouts.approximate import ApproximateDropout
+from dropouts.approximate import ApproximateDropout, Blocks, Rows, SomeBlocks
+from dropouts.approximate.patterns import Pattern
 
 OPTIMIZERS: dict[str, Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]] = {
     "SGD": lambda p: torch.optim.SGD(p, lr=0.05),
@@ -29,6 +31,13 @@ OPTIMIZERS: dict[str, Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]]
     "AdamW, decay 1": lambda p: torch.optim.AdamW(p, lr=1e-3, weight_decay=1.0),
 }
 
+PATTERNS: dict[str, Pattern] = {
+    "blocks": Blocks(),
+    "fixed": Blocks(permuted=False),
+    "rows": Rows(),
+    "some": SomeBlocks(16),
+}
+
 
 def digits() -> tuple[Tensor, Tensor]:
     data = load_digits()
@@ -36,13 +45,15 @@ def digits() -> tuple[Tensor, Tensor]:
     return torch.tensor(data.data, dtype=torch.float32)[order] / 16, torch.tensor(data.target)[order]
 
 
-def trained(seed: int, rate: float, make: Callable, epochs: int, *, lazy: bool) -> tuple[float, float]:
+def trained(
+    seed: int, rate: float, make: Callable, epochs: int, pattern: Pattern, *, lazy: bool
+) -> tuple[float, float]:
     """Test error in percent and the norm of the middle weight."""
     torch.manual_seed(seed)
     layers = [nn.Linear(64, 256), nn.ReLU(), nn.Dropout(rate), nn.Linear(256, 256), nn.ReLU(), nn.Dropout(rate)]
     network = nn.Sequential(*layers, nn.Linear(256, 10))
     x, y = digits()
-    approximate = ApproximateDropout(network)
+    approximate = ApproximateDropout(network, pattern=pattern)
     optimizer = make(network.parameters())
     for _ in range(epochs):
         for batch in torch.randperm(len(x) - 360).split(64):
@@ -59,6 +70,7 @@ def trained(seed: int, rate: float, make: Callable, epochs: int, *, lazy: bool) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rates", type=float, nargs="+", default=[0.5, 0.75])
+    parser.add_argument("--pattern", choices=PATTERNS, default="blocks")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
@@ -68,7 +80,10 @@ def main() -> None:
         for name, make in OPTIMIZERS.items():
             columns = []
             for lazy in (True, False):
-                runs = [trained(seed, rate, make, options.epochs, lazy=lazy) for seed in range(options.seeds)]
+                runs = [
+                    trained(seed, rate, make, options.epochs, PATTERNS[options.pattern], lazy=lazy)
+                    for seed in range(options.seeds)
+                ]
                 errors, norms = zip(*runs, strict=True)
                 half = stats.t.ppf(0.975, len(errors) - 1) * statistics.stdev(errors) / len(errors) ** 0.5
                 columns.append((f"{statistics.mean(errors):.2f} ± {half:.2f}", f"{statistics.mean(norms):.1f}"))

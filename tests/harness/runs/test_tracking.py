@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
+import wandb
 import wandb_stand_in
 
-import wandb
 from harness.runs.tracking import Tracker
 
 ROOT = Path(__file__).resolve().parents[3]
