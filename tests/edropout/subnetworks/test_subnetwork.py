@@ -110,6 +110,25 @@ def test_pruned_network_runs_under_onnxruntime(tmp_path) -> None:
     assert relative_difference(torch.from_numpy(logits), smaller(x).detach()) < 1e-4
 
 
+def test_a_sum_of_branches_that_is_pooled_adaptively_is_exported_to_onnx(tmp_path) -> None:
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.one, self.other = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 9, 1), nn.Conv2d(4, 9, 1)
+            self.pool, self.classify = nn.AdaptiveAvgPool2d(2), nn.Linear(36, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.stem(x)
+            return self.classify(self.pool(torch.relu(self.one(x) + self.other(x))).flatten(1))
+
+    onnxruntime = pytest.importorskip("onnxruntime")
+    x, kept = torch.randn(2, 3, 10, 10), {"one": torch.arange(9) < 5, "other": torch.arange(9) > 3}
+    smaller = prune(Branches(), kept, x).eval()
+    torch.onnx.export(smaller, (x,), tmp_path / "smaller.onnx", dynamo=False, input_names=["x"])
+    (logits,) = onnxruntime.InferenceSession(tmp_path / "smaller.onnx").run(None, {"x": x.numpy()})
+    assert relative_difference(torch.from_numpy(logits), smaller(x).detach()) < 1e-5
+
+
 def test_bad_requests_are_refused_with_the_layer_named() -> None:
     model, x = small_network(), torch.randn(2, 3, 8, 8)
     with pytest.raises(ValueError, match="'7' cannot be cut"):
