@@ -1,12 +1,10 @@
 """A real Slurm of one node, started by hand in a folder: munge, slurmctld and slurmd, with or without accounting.
 
-`python tests/workflow/slurm_cluster.py FOLDER [--accounting]` keeps one up until Ctrl-C and prints the variable that
-Slurm's commands find it by. Debian's slurm-wlm and munge suffice; accounting needs slurmdbd and mariadb-server as well.
+Debian's slurm-wlm and munge suffice; accounting needs slurmdbd and mariadb-server as well.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import pwd
@@ -18,6 +16,8 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from harness.runs.supervisor import end_with_parent
 
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "scancel")
 FOR_ACCOUNTS = ("slurmdbd", "mariadbd", "mariadb-install-db")
@@ -152,7 +152,8 @@ def start_database(folder: Path, start, environment: dict[str, str]) -> int:
 def daemon(folder: Path, command: list[str], environment: dict[str, str]) -> Iterator[None]:
     """A process that is ended at the end, with all that it started."""
     with open(folder / f"{command[0]}.out", "ab") as out:
-        process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, start_new_session=True)
+        options = {"start_new_session": True, "preexec_fn": end_with_parent}  # ... also with tests that are killed
+        process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, **options)
     try:
         yield
     finally:
@@ -193,14 +194,3 @@ def wait_for(ready, name: str, folder: Path) -> None:
                 f"{name} is not up: {''.join(path.read_text(errors='replace')[-1500:] for path in logs)}"
             )
         time.sleep(0.2)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="a folder to make")
-    parser.add_argument("--accounting", action="store_true")
-    given = parser.parse_args()
-    with cluster(given.folder.absolute(), accounting=given.accounting) as told:
-        print(f"export SLURM_CONF={told['SLURM_CONF']}", flush=True)
-        with contextlib.suppress(KeyboardInterrupt):
-            signal.pause()
