@@ -1,5 +1,8 @@
 """The examples of README and docs/methods.md are what they say: they run, and the methods pass every check."""
 
+import json
+import subprocess
+
 import examples
 import pytest
 import torch
@@ -7,8 +10,13 @@ from small_networks import residual
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from harness.data import prepared
 from harness.measure.metrics import nonzero, parameters
+from harness.plan import grid
+from harness.runs import result
 from harness.runs.checks import CHECKS, Subject
+from harness.sources.prepare import prepare
+from paper.rows import plausible
 
 METHODS = [text for text in examples.blocks("python") if "def fit(" in text]
 NAMES = [text.split('"""')[1].split(":")[0] for text in METHODS]
@@ -72,3 +80,28 @@ def test_the_architecture_of_the_documentation_builds_what_its_name_says():
     model = namespace_of(examples.block("python", "NAMES ="))["build"]("mine_30", num_classes=4, input_shape=(1, 8, 8))
     assert parameters(model) == 64 * 30 + 30 + 30 * 4 + 4
     assert model(torch.zeros(2, 1, 8, 8)).shape == (2, 4)
+
+
+def test_the_program_in_another_language_counts_what_the_data_says(tmp_path):
+    prepare("digits", {"source": "digits"}, root=tmp_path, out=tmp_path / "digits")
+    config = {
+        "datasets": {"digits": {"source": "digits", "recipe": "r"}},
+        "recipes": {"r": {}},
+        "methods": {"guess": {}},
+    }
+    cell = grid.cell(config, dataset="digits", model="resnet8", method="guess", seed=1)
+    (tmp_path / "guess.sh").write_text(examples.file("baselines/guess.sh"))
+    (tmp_path / "dense.json").write_text(json.dumps({"size": {"dense_parameters": 77_850}}, indent=1))
+    command = ["sh", "guess.sh", json.dumps(cell, sort_keys=True), "digits", "out.json", "dense=dense.json"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    metrics = result.read(tmp_path / "out.json")
+    assert not list(plausible.objections(metrics))
+    assert all(metrics[key] == cell[key] for key in ("dataset", "model", "method", "seed", "protocol", "config_hash"))
+    tensors = prepared.read(tmp_path / "digits").tensors
+    counts = tensors["train_y"].bincount()
+    order, test = counts.argsort(descending=True, stable=True), tensors["test_y"]
+    for top in (1, 3, 5):
+        right = (test[:, None] == order[None, :top]).any(1).double().mean().item()
+        assert metrics["test"][f"top{top}"] == pytest.approx(right, abs=1e-9)
+    assert metrics["test"]["loss"] == pytest.approx(-(counts / counts.sum())[test].log().mean().item(), abs=1e-6)
+    assert metrics["size"]["kept_ratio"] == pytest.approx(10 / 77_850)
