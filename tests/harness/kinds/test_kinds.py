@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from harness import kinds
+from harness.data.texts import Text
 from harness.kinds.language import RecurrentState
 from harness.kinds.regression import Regression
 from harness.measure.metrics import evaluate, macs
@@ -102,6 +103,23 @@ def test_a_text_read_in_pieces_is_the_text_read_at_once(make):
     assert torch.allclose(torch.cat(pieces, 1), whole, atol=1e-6)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
     assert torch.equal(network(x), network(x))  # Without it nothing is remembered.
+
+
+def test_an_evaluation_reads_a_text_as_one_however_it_is_cut():
+    torch.manual_seed(0)
+    network, tokens = build("lstm_6x2", num_classes=9, input_shape=(5,), kind=LANGUAGE), torch.randint(9, (40,))
+    whole, pieces = (evaluate(network, Text(tokens, 0, 1, unroll), LANGUAGE)["loss"] for unroll in (40, 7))
+    assert pieces == pytest.approx(whole, rel=1e-6)
+
+
+def test_a_layer_that_is_given_a_state_keeps_it():
+    torch.manual_seed(0)
+    network, x = nn.GRU(3, 4, batch_first=True), torch.randn(2, 3, 3)
+    carry, own = RecurrentState(network), torch.ones(1, 2, 4)
+    with torch.no_grad(), carry.attached():
+        network(x)
+        carry.advance()
+        assert torch.equal(network(x, hx=own)[0], network(x, own)[0])
 
 
 def test_the_gradient_ends_where_the_batch_begins():

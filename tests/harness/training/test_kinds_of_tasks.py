@@ -168,5 +168,7 @@ def test_a_whole_cell_from_its_data_to_its_result(tmp_path, name, method):
     cell.result.write(arguments.out, outcome)  # Valid under the schema and the kind.
     assert outcome["test"][kind.main.name] < 1.2 * outcome["chance"]
     assert outcome["size"]["macs"] > 0 and outcome["test"]["examples"] == {"language": 90, "regression": 88}[name]
+    if name == "regression":
+        assert outcome["test"]["noise_std"] == outcome["val"]["rmse"]
     network = saved.load(tmp_path)
     assert isinstance(network, nn.Module) and not any(module._forward_hooks for module in network.modules())
