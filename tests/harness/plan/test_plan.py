@@ -101,6 +101,13 @@ def test_a_wrong_key_or_value_is_named_in_one_sentence(path, value, sentence):
     assert "\n" not in str(caught.value)
 
 
+def test_a_misspelt_key_is_named_and_not_the_one_that_is_missing_for_it():
+    config = changed(("recipes", "quick", "epoch"), 3)
+    del config["recipes"]["quick"]["epochs"], config["recipes"]["quick"]["batch_size"]
+    with pytest.raises(configuration.ConfigError, match=r"'recipes.quick.epoch' is unknown: did you mean 'epochs'"):
+        configuration.check(config, RULES)
+
+
 @pytest.mark.parametrize("number", ["1e-6", "125e-5", "3e5"])
 def test_a_number_that_yaml_reads_as_text_is_shown_as_yaml_reads_it(number):
     said = r"write (\S+)$"
