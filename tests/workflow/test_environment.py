@@ -46,6 +46,7 @@ def test_a_hostile_environment_moves_no_number(checkout, project, tmp_path):
         folder.mkdir()
     (poison / "torch.py").write_text("raise ImportError('not the torch of the lock')")
     (elsewhere / "harness").mkdir()  # ... of an older checkout
+    (elsewhere / "harness" / "__init__.py").touch()
     (elsewhere / "harness" / "run.py").write_text("raise ImportError('not the code of this checkout')")
     hostile = {
         **{"PYTHONPATH": str(poison), "PYTHONSAFEPATH": "1", "PYTHONWARNINGS": "error", "PYTHONOPTIMIZE": "2"},
