@@ -81,7 +81,7 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_a_usable_one(tmp_path, mome
     calls = 1 if moment == "between the renames" else 0
     checkpoint.save(tmp_path / "c", {"epoch": 1, "w": torch.ones(10)}, key="0" * 16)
     code = (
-        "import os, torch\nfrom harness.training.loop import checkpoint\nreal, left = os.replace, [CALLS]\n"
+        "import os, torch\nfrom harness.training import checkpoint\nreal, left = os.replace, [CALLS]\n"
         "def replace(*paths):\n    if not left[0]:\n        os.kill(os.getpid(), 9)\n"
         "    left[0] -= 1\n    real(*paths)\n"
         "os.replace = replace\n"
