@@ -244,3 +244,29 @@ def test_states_of_any_shape_are_kept_while_the_state_of_the_search_is_final_and
     with pytest.raises(ValueError, match="states of another sub-network"):
         search.step(optimizer)
     assert fingerprint(model) == before
+
+
+def test_rows_that_only_fill_a_group_up_are_not_written() -> None:
+    model = small()
+    search, optimizer = EDropout(model), torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+    search.loss(*batch(dtype=torch.float64))
+    search.freeze()
+    kept = torch.tensor([True] * 4 + [True, False, False, True] + [True, False, False, False])
+    search.frozen_state = search.units.join({"5": kept})
+    before = model[5].weight.detach().clone()
+    search.loss(*batch(dtype=torch.float64)).backward()
+    search.step(optimizer)
+    assert torch.equal((model[5].weight != before).flatten(1).any(1), kept)
+
+
+def test_what_a_step_does_to_gradients_stays() -> None:
+    class Clears(torch.optim.SGD):
+        def step(self, closure: Any = None) -> None:
+            super().step(closure)
+            self.zero_grad(set_to_none=False)
+
+    model = small()
+    search, optimizer = EDropout(model), Clears(model.parameters(), lr=0.1)
+    search.loss(*batch(dtype=torch.float64)).backward()
+    search.step(optimizer)
+    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in model.parameters())
