@@ -8,7 +8,7 @@ import pandas
 import pytest
 from fake_results import FAILURE, edit, metrics, plan, write
 
-from harness.plan import grid
+from harness.plan import grid, rendered
 from paper.rows import collect
 from paper.rows.plausible import objections
 from paper.rows.row import columns
@@ -156,3 +156,13 @@ def test_a_damaged_history_leaves_its_cell_without_numbers_and_the_others_with_t
     bad = rows[rows["status"] == "invalid"]
     assert len(bad) == 1 and bad["error"].str.contains("history.csv is damaged").all()
     assert (rows["status"] == "done").sum() == len(rows) - 1
+
+
+def test_rows_that_are_written_anew_end_the_announcement_of_the_old_ones_and_say_what_they_are_made_of(cells, tmp_path):
+    announcement, stamp = tmp_path / "paper" / "quick.txt", tmp_path / "paper" / "quick" / "made_of.txt"
+    run(cells, tmp_path)
+    first = stamp.read_text()
+    announcement.write_text(f"Results\n{rendered.line(first)}")
+    run(cells, tmp_path)
+    assert not announcement.exists() and rendered.of(announcement.with_suffix("")) is None
+    assert stamp.read_text() == first

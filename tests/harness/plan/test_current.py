@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.networks import names
-from harness.plan import code, grid, made_of
+from harness.plan import code, grid, made_of, rendered
 from harness.plan.current import Current
 
 FILES = {
@@ -229,3 +229,8 @@ def test_a_result_made_from_another_result_follows_it(project):
     other = {**json.loads(Path(L1, "metrics.json").read_text()), "test": {"top1": 1}}
     write(f"{L1}/metrics.json", json.dumps({**other, "checksum": made_of.checksum(other)}))
     assert stale(config).keys() == {"scratch-l11"} and "from another" in stale(config)["scratch-l11"]
+
+
+def test_a_table_is_made_of_its_results_in_their_order():
+    first, second = {"checksum": "a"}, {"checksum": "b"}
+    assert len({rendered.wanted(results) for results in ([first, second], [second, first], [first], [{}])}) == 4

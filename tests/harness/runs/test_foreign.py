@@ -40,6 +40,8 @@ def test_its_result_is_stamped_with_program_rule_architecture_and_inputs(tmp_pat
     assert {str(tmp_path / "guess.sh"), "workflow/baselines/l1.smk"} < metrics["made_of"]["code"].keys()
     assert f"started with extra={tmp_path}/extra.csv" in (tmp_path / "cell" / "log.txt").read_text()
     assert [path.name for path in (tmp_path / "cell").glob("[!.]*.json")] == ["metrics.json"]
+    run(tmp_path, WRITES.replace("SEED", "1"))
+    assert (tmp_path / "cell" / "log.txt").read_text().count("started with") == 2  # What stood there is kept.
     (tmp_path / "extra.csv").write_text("2")
     assert made_of.objection(CELL, metrics, made_of.Present()).startswith("was made from another ")
     (tmp_path / "guess.sh").write_text(WRITES + "\n")

@@ -111,3 +111,10 @@ def test_a_damaged_file_never_takes_the_place_of_a_good_one(tmp_path, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         checkpoint.save(path, {"epoch": 3}, key=HASH)
     assert checkpoint.load_newest(path, key=HASH, warn=print)["epoch"] == 1
+
+
+def test_a_checkpoint_of_something_else_is_named_as_that_and_left_where_it_is(tmp_path):
+    said = []
+    checkpoint.save(tmp_path / "c", {"epoch": 1}, key="one")
+    assert checkpoint.load_newest(tmp_path / "c", key="other", warn=said.append) is None
+    assert "belongs to another configuration, code or data" in said[0] and (tmp_path / "c").exists()
