@@ -129,6 +129,7 @@ def test_online_without_network_or_key_goes_on_without_tracking(tmp_path, variab
 
 
 def test_what_a_disabled_run_was_told_is_logged_by_the_next(tmp_path, monkeypatch):
+    wandb.teardown()  # of the tests before
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert track(tmp_path) == []
     wandb.teardown()  # as in a process of its own
