@@ -1,4 +1,7 @@
-"""The training-loop API: train the sub-network of the best state while states evolve, hand out a smaller network."""
+"""The training-loop API: train the sub-network of the best state while states evolve, hand out a smaller network.
+
+One long file: it is what a user reads, half of it documentation.
+"""
 
 from __future__ import annotations
 

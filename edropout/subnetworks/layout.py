@@ -1,4 +1,7 @@
-"""Which channels of every tensor and which rows and columns of every layer are left when units are dropped."""
+"""Which channels of every tensor and which rows and columns of every layer are left when units are dropped.
+
+One long file: the plan, the structure that makes it and the walk that carries a state through the graph are one idea.
+"""
 
 from __future__ import annotations
 

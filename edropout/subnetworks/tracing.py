@@ -1,4 +1,7 @@
-"""Reads the computation of any module, with torch.fx."""
+"""Reads the computation of any module, with torch.fx.
+
+One long file: proxies, leaves and the two modes are what torch.fx needs for one question, which `trace` answers.
+"""
 
 from __future__ import annotations
 
