@@ -35,7 +35,6 @@ EDROPOUT = "results/{dataset}/{model}/edropout/seed{seed}/metrics.json"
 PAPER = "results/paper/{table}"
 THEOREMS = configuration.THEOREMS
 WITH_THEORY = config.get("theory", False)
-REPORTED = [*config["build"], *(["--theory"] if WITH_THEORY else [])]
 BASELINES = sorted((ROOT / "workflow" / "baselines").glob("*.smk"))
 
 
@@ -84,6 +83,9 @@ with one_sentence():
         reading.check_keys(Path(path))
     configuration.check(config, configuration.methods_with_rule())
     configuration.check_models({model for table in config["tables"].values() for model in table["models"]})
+
+
+REPORTED = [*config["build"], *(["--theory"] if WITH_THEORY else [])]
 
 
 wildcard_constraints:
