@@ -130,7 +130,7 @@ class Descent:
         """One step of the optimiser, with the penalty before it and a removal where one is due."""
         if self.taken in self.moments:
             self._remove(optimizer)
-        if self.penalty != "none" and self.taken <= self.moments[-1]:
+        if self.penalty != "none" and self.taken < self.moments[-1]:
             self._regularise()
         optimizer.step()
         self.taken += 1
