@@ -41,7 +41,7 @@ class Training:
 
     Attributes:
         images: (examples, ...) uint8.
-        labels: (examples,) int64 on the device.
+        targets: (examples,) int64 class numbers on the device.
         normalizer: Makes them float32.
         augmentation: What is done to them.
         batch_size: Examples per batch.
@@ -50,7 +50,7 @@ class Training:
     """
 
     images: Images
-    labels: Tensor
+    targets: Tensor
     normalizer: Normalizer
     augmentation: Augmentation
     batch_size: int
@@ -60,12 +60,7 @@ class Training:
     @property
     def num_examples(self) -> int:
         """Examples of the training set."""
-        return len(self.labels)
-
-    @property
-    def targets(self) -> Tensor:
-        """(examples,) int64."""
-        return self.labels
+        return len(self.targets)
 
     def __len__(self) -> int:
         return number_of_batches(self.num_examples, self.batch_size)
@@ -73,7 +68,7 @@ class Training:
     def epoch(self, index: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of epoch `index` from batch `start` on: x (batch, channels, height, width) and y (batch,)."""
         generator = epoch_generator(self.seed, index)
-        order = torch.randperm(self.num_examples, generator=generator).to(self.labels.device)
+        order = torch.randperm(self.num_examples, generator=generator).to(self.targets.device)
         draws = rectangles = None
         if replace(self.augmentation, area=1.0) != Augmentation():
             _, height, width = self.images.shape
@@ -84,7 +79,7 @@ class Training:
         part, parts = self.share
         batches = [batch[part::parts] for batch in order.split(self.batch_size)[start : len(self)]]
         for examples, (pixels, places) in zip(batches, self.images.batches(batches, rectangles), strict=True):
-            yield self._images(pixels, places, None if draws is None else draws[examples]), self.labels[examples]
+            yield self._images(pixels, places, None if draws is None else draws[examples]), self.targets[examples]
 
     def _images(self, pixels: Tensor, places: Tensor, draws: Tensor | None) -> Tensor:
         if draws is None:
@@ -102,14 +97,14 @@ class Evaluation:
 
     Attributes:
         images: (examples, ...) uint8.
-        labels: (examples,) int64 on the device.
+        targets: (examples,) int64 class numbers on the device.
         normalizer: Makes them float32.
         batch_size: Examples per batch.
         share: Which of how many parts of the set is given out.
     """
 
     images: Images
-    labels: Tensor
+    targets: Tensor
     normalizer: Normalizer
     batch_size: int
     share: tuple[int, int] = (0, 1)
@@ -117,12 +112,7 @@ class Evaluation:
     @property
     def num_examples(self) -> int:
         """Examples of the set."""
-        return len(self.labels)
-
-    @property
-    def targets(self) -> Tensor:
-        """(examples,) int64."""
-        return self.labels
+        return len(self.targets)
 
     def __len__(self) -> int:
         return -(-self.num_examples // self.batch_size)
@@ -133,9 +123,9 @@ class Evaluation:
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The examples in their order: x (batch, channels, height, width) and y (batch,)."""
         part, parts = self.share
-        batches = list(torch.arange(part, self.num_examples, parts, device=self.labels.device).split(self.batch_size))
+        batches = list(torch.arange(part, self.num_examples, parts, device=self.targets.device).split(self.batch_size))
         for examples, (pixels, places) in zip(batches, self.images.batches(batches), strict=True):
-            yield _plain(pixels, places, self.normalizer), self.labels[examples]
+            yield _plain(pixels, places, self.normalizer), self.targets[examples]
 
 
 def _plain(pixels: Tensor, places: Tensor, normalizer: Normalizer) -> Tensor:

@@ -142,7 +142,7 @@ def _pictures(
         )
     train = Training(
         images=images["train"],
-        labels=labels["train"],
+        targets=labels["train"],
         normalizer=normalizers["train"],
         augmentation=augmentation,
         batch_size=recipe.batch_size,
