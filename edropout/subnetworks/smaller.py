@@ -30,7 +30,10 @@ class Reindex(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps (batch, held, ...) to (batch, wanted, ...)."""
         if self.pads:
-            x = torch.cat([x, torch.zeros_like(x[:, :1])], 1)  # behind a pad, ONNX loses sight of sizes
+            if torch.onnx.is_in_onnx_export():  # behind a pad, the exporter loses sight of sizes
+                x = torch.cat([x, torch.zeros_like(x[:, :1])], 1)
+            else:
+                x = nn.functional.pad(x, [0, 0] * (x.ndim - 2) + [0, 1])
         return x.index_select(1, self.positions)
 
 
