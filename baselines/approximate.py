@@ -36,7 +36,6 @@ def fit(
     shared: bool = False,
     recurrent: bool = False,
     lazy: bool = True,
-    lr_factor: Annotated[float, "(0, inf)"] = 1.0,
 ) -> nn.Module:
     """Train `model` with regular patterns in the place of dropout (Song et al., DATE 2019, arXiv:1805.08939).
 
@@ -51,7 +50,6 @@ def fit(
         shared: One choice for all places of an iteration.
         recurrent: Drop units of an LSTM from its recurrence too.
         lazy: The optimiser leaves what was dropped alone; otherwise its momentum and decay act on it.
-        lr_factor: Multiplies the recipe's learning rate: one pattern for a whole batch asks for other rates than coins.
 
     Returns:
         The trained network, of the plain architecture.
@@ -79,8 +77,7 @@ def fit(
         generator=task.generator("patterns"),
     )
     steps = Steps(approximate, len(task.train_loader), lazy=lazy, clip=task.recipe.clip)
-    optimizer = replace(task.recipe.optimizer, lr=lr_factor * task.recipe.optimizer.lr)
-    task = replace(task, recipe=replace(task.recipe, optimizer=optimizer, clip=None))  # The loop sees no parts to clip.
+    task = replace(task, recipe=replace(task.recipe, clip=None))  # The loop sees no parts to clip.
     task.train(model, loss=lambda x, y: task.loss(model(x), y), step=steps, state={"approximate": steps})
     return plain(approximate.remove())
 

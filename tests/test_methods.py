@@ -25,7 +25,7 @@ VARIANTS = {
     "dropout-early": {"schedule": "early"},
     "approximate-rows": {"pattern": "rows", "distribution": "searched", "lazy": False},
     "approximate-tiles": {"pattern": "tiles"},
-    "approximate-some_blocks": {"pattern": "some_blocks", "shared": True, "lr_factor": 0.5},
+    "approximate-some_blocks": {"pattern": "some_blocks", "shared": True},
     "beta_bernoulli-dependent": {"dependent": True},
     "variational-weights": {"on_weights": True, "per_unit": True},
     "variational_bayesian-units": {"on_units": True},

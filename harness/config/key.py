@@ -36,6 +36,7 @@ class Limits:
     ge: float | None = None
     lt: float | None = None
     pattern: str | None = None
+    min_length: int | None = None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic import Field

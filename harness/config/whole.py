@@ -30,6 +30,10 @@ class Table:
     models: list[Architecture] = key("architectures by name: ours, torchvision's or timm's", min_length=1, **DISTINCT)
     methods: list[Variant] = key("names under `methods`", min_length=1, **DISTINCT)
     seeds: list[Annotated[int, Limits(ge=0)]] = key("one run each", min_length=1, **DISTINCT)
+    tune: dict[Variant, dict[Name, Annotated[list[bool | int | float | str], Limits(min_length=1)]]] = key(
+        "values to try for hyper-parameters of a method, or of `all`; shown is what is best on validation",
+        default_factory=dict,
+    )
 
     def __post_init__(self) -> None:
         require_distinct(datasets=self.datasets, models=self.models, methods=self.methods, seeds=self.seeds)
@@ -46,7 +50,11 @@ class Configuration:
     tables: dict[Variant, Table] = key("what is compared", **NAMED)
     datasets: dict[Variant, Dataset] = key("sources, their preprocessing, and their recipes", **NAMED)
     recipes: dict[Name, Recipe] = key("how every method of a dataset is trained", **NAMED)
-    methods: dict[Variant, dict[str, Any] | None] = key("hyper-parameters of the methods' `fit()`, by keyword", **NAMED)
+    methods: dict[Variant, dict[str, Any] | None] = key(
+        "hyper-parameters of the methods' `fit()`, by keyword; every method has `lr_factor`, which multiplies the "
+        "learning rate of the recipe",
+        **NAMED,
+    )
     theory: bool = key(
         "also check the theorems of [docs/theory.md](../docs/theory.md) in `snakemake --cores all`, and put their "
         "page into the PDF; `snakemake --cores all theory` does it alone",

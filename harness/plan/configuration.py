@@ -13,6 +13,7 @@ from typing import Any
 from harness.machine.files import ROOT
 from harness.networks import names
 from harness.plan.reading import read_yaml
+from harness.plan.tuning import expanded
 from harness.plan.validation import ConfigError, check_configuration, suggestion
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "ConfigError",
     "check",
     "check_models",
+    "expanded",
     "methods_with_rule",
     "read",
     "require",
@@ -60,7 +62,7 @@ def read(path: Path, tables: Iterable[str] = ()) -> Config:
     check(config, methods_with_rule())
     for table in tables:
         require(table, config["tables"], "config key 'tables'", "table")
-    return config
+    return expanded(config)
 
 
 def check(config: Config, rules_of_methods: Iterable[str]) -> None:

@@ -38,7 +38,10 @@ def cell(config: Config, *, dataset: str, model: str, method: str, seed: int | s
     require(dataset, config["datasets"], asker, "dataset")
     require(method, config["methods"], asker, "method")
     data = dict(config["datasets"][dataset])
-    recipe = dict(config["recipes"][data.pop("recipe")])
+    recipe, given = dict(config["recipes"][data.pop("recipe")]), dict(config["methods"][method] or {})
+    factor = given.pop("lr_factor", 1)
+    if factor != 1:
+        recipe["optimizer"] = {**recipe["optimizer"], "lr": factor * recipe["optimizer"]["lr"]}
     sizes = data.pop("image_size_by_model", {})
     if model in sizes:
         data["image_size"] = sizes[model]
@@ -48,7 +51,7 @@ def cell(config: Config, *, dataset: str, model: str, method: str, seed: int | s
         "method": method,
         "seed": int(seed),
         "protocol": PROTOCOL,
-        "config": {"data": data, "recipe": recipe, "hyperparameters": dict(config["methods"][method] or {})},
+        "config": {"data": data, "recipe": recipe, "hyperparameters": given},
     }
     return {**content, "config_hash": digest(content)}
 

@@ -43,6 +43,9 @@ KINDS = {
 }
 """What an annotation may be made of; one that uses other names is not checked."""
 
+OF_ALL = {"lr_factor": _Annotated[float, "(0, inf)"]}
+"""What a method may be given besides: harness.plan.grid applies it to the recipe."""
+
 
 def check_hyperparameters(method: str, given: Mapping[str, Any], fit: str | Path) -> None:
     """Raise ConfigError unless `fit` has the hyper-parameters that config.yaml gives, and their values fit their types.
@@ -53,7 +56,7 @@ def check_hyperparameters(method: str, given: Mapping[str, Any], fit: str | Path
     path = Path(fit)
     if path.suffix != ".py":
         return
-    known = _kinds(path)
+    known = {**OF_ALL, **_kinds(path)}
     for name, value in given.items():
         key = f"methods.{method}.{name}"
         if name not in known:

@@ -4,7 +4,8 @@
 
 A file in the wrong place, of another configuration or of another protocol stops the collection: the plan and the
 results do not belong together. A cell that failed, is missing or cannot be true becomes a row that says so, without
-numbers, so that tables can name it and nothing averages it.
+numbers, so that tables can name it and nothing averages it. Of a method that the table tunes one variant has rows;
+tuning.csv beside them has all that was tried.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from harness import kinds
 from harness.plan import made_of, rendered
 from harness.plan.made_of import Present
 from harness.runs.result import ResultError, read
-from paper.rows import plausible
+from paper.rows import plausible, tuning
 from paper.rows.row import COUNTS, columns, finished, full, kind_of, unfinished
 
 Cell = Mapping[str, Any]
@@ -46,19 +47,22 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         cells = parse_cells(options.cells)
-        rows, results = collect(cells)
+        collected = collect(cells)
     except ResultError as error:
         print(f"table '{options.table}': {error}", file=sys.stderr)
         return 1
     folder = options.out.with_suffix("")
     options.out.with_suffix(".txt").unlink(missing_ok=True)  # From here on the table is not whole.
+    rows, results = collected.rows, collected.shown
     names = columns(row["kind"] for row in rows)
     write_csv(options.out, pandas.DataFrame(rows, columns=names).astype(dict.fromkeys(COUNTS, "Int64")))
     write_csv(folder / "history.csv", history(results))
     write_csv(folder / "layers.csv", layers(results))
+    write_csv(folder / "tuning.csv", collected.attempts)
     (folder / "setup.json").write_text(json.dumps(setup(results), indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    (folder / "made_of.txt").write_text(rendered.wanted(metrics for _, metrics, _ in results), encoding="utf-8")
-    for row in rows:
+    made_of_all = rendered.wanted(metrics for _, metrics, _ in collected.results)
+    (folder / "made_of.txt").write_text(made_of_all, encoding="utf-8")
+    for row in (*rows, *collected.hidden):
         if row["status"] != "done" and row["evaluation"] == "pruned":
             print(f"{row['path']}: {row['status']}: {row['error']}", file=sys.stderr)
     return 0
@@ -81,23 +85,48 @@ def parse_cells(text: str) -> list[Cell]:
     return cells
 
 
-def collect(cells: Iterable[Cell]) -> tuple[list[dict[str, Any]], list[Done]]:
-    """All rows in the plan's order, and the results that are done.
+class Collected(NamedTuple):
+    """What a table is made of.
+
+    Attributes:
+        rows: In the plan's order, without the variants of a tuned method that are not shown.
+        shown: The results behind them that are done.
+        hidden: Rows of the variants that are not shown.
+        results: All results that are done, as they name themselves.
+        attempts: What was tried of the tuned methods (`tuning.attempts`).
+    """
+
+    rows: list[dict[str, Any]]
+    shown: list[Done]
+    hidden: list[dict[str, Any]]
+    results: list[Done]
+    attempts: pandas.DataFrame
+
+
+def collect(cells: Iterable[Cell]) -> Collected:
+    """Read the plan's cells; of a tuned method, the variant that validation prefers stands under the method's name.
 
     Raises:
         ResultError: a file belongs to another cell, another configuration or another protocol.
     """
-    now = Present()
+    cells, now = list(cells), Present()
     outcomes = [(cell, *outcome(cell, now)) for cell in cells]
-    done = [Done(cell, *found) for cell, _, found in outcomes if found is not None]
-    refuse_mixed_protocols(done)
-    with_full = {cell["method"] for cell, metrics, _ in done if metrics.get("full_test")}
-    rows = []
-    for cell, row, found in outcomes:
-        if cell["method"] in with_full:
+    results = [Done(cell, *found) for cell, _, found in outcomes if found is not None]
+    refuse_mixed_protocols(results)
+    attempts = tuning.attempts((cell, found and found[0]) for cell, _, found in outcomes)
+    with_full = {cell["method"] for cell, metrics, _ in results if metrics.get("full_test")}
+    rows, shown, hidden = [], [], []
+    for (planned, row, found), cell in zip(outcomes, tuning.shown(cells, attempts), strict=True):
+        if cell is None:
+            hidden.append(row)
+            continue
+        row |= {"method": cell["method"], "tried": cell.get("tried", "")}
+        if planned["method"] in with_full:
             rows.append(full(row, found and found[0]))
         rows.append(row)
-    return rows, done
+        if found is not None:
+            shown.append(Done(cell, *found))
+    return Collected(rows, shown, hidden, results, attempts)
 
 
 def outcome(
@@ -201,8 +230,14 @@ def setup(results: Iterable[Done]) -> dict[str, Any]:
         config = metrics.get("config")
         if config:
             found["datasets"].setdefault(cell["dataset"], {"data": config["data"], "recipe": config["recipe"]})
-            found["methods"].setdefault(cell["method"], config["hyperparameters"])
+            rate = _learning_rate(config)
+            own = {} if rate == _learning_rate(found["datasets"][cell["dataset"]]) else {"learning rate": rate}
+            found["methods"].setdefault(cell["method"], {**config["hyperparameters"], **own})
     return found
+
+
+def _learning_rate(config: Mapping[str, Any]) -> Any:
+    return config["recipe"].get("optimizer", {}).get("lr")
 
 
 def write_csv(path: Path, frame: pandas.DataFrame) -> None:

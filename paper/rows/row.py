@@ -7,7 +7,10 @@ from typing import Any
 
 from harness import kinds
 
-CELL = ["dataset", "model", "method", "evaluation", "seed", "status", "error", "config_hash", "protocol", "kind"]
+CELL = [
+    *("dataset", "model", "method", "tried", "evaluation", "seed"),
+    *("status", "error", "config_hash", "protocol", "kind"),
+]
 MEASURED = [
     *("kept_ratio", "parameters", "dense_parameters", "nonzero", "macs", "dense_macs"),
     *("file_bytes", "dense_file_bytes", "compressed_bytes"),

@@ -17,7 +17,7 @@ GROUP = ["dataset", "model", "method"]
 FEW_SEEDS = 3
 """Below this many seeds an interval says next to nothing, and a warning is shown."""
 
-WORDS = ["error", "commit", "config_hash", "path", "hardware", "torch", "latency_device"]
+WORDS = ["error", "tried", "commit", "config_hash", "path", "hardware", "torch", "latency_device"]
 """Columns that stay text even where all entries look like numbers or are empty."""
 
 MEASURED = [
@@ -31,6 +31,7 @@ def read_rows(path: Path | str) -> pandas.DataFrame:
     rows = pandas.read_csv(path, dtype=dict.fromkeys(WORDS, str))
     rows = rows.astype(dict.fromkeys(COUNTS, "Float64")).astype(dict.fromkeys(COUNTS, "float64"))
     rows["error"] = rows["error"].fillna("")
+    rows["tried"] = rows["tried"].fillna("") if "tried" in rows else ""  # Written before methods were tuned.
     if "kind" not in rows:
         rows["kind"] = kinds.DEFAULT  # Written before there were others.
     return rows.assign(
@@ -94,7 +95,7 @@ def summarise(rows: pandas.DataFrame) -> pandas.DataFrame:
     chance = ["chance"] if "chance" in rows else []
     table = aggregate(rows, GROUP, [*dict.fromkeys(metrics), *chance, *MEASURED])
     counts = rows.groupby(GROUP, sort=False)["done"].agg(n="sum", planned="size").reset_index()
-    details = ["evaluation", "kind", "dense_parameters", "latency_batch", "latency_device"]
+    details = ["evaluation", "kind", "tried", "dense_parameters", "latency_batch", "latency_device"]
     first = rows.groupby(GROUP, sort=False)[details].first().reset_index()
     return table.merge(counts, on=GROUP).merge(first, on=GROUP)
 

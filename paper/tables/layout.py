@@ -63,7 +63,7 @@ def comparison(dataset: str, part: pandas.DataFrame, found: list[published.Publi
             cells += [_printed(theirs, "top1"), text(published.verdict(row, theirs) if theirs else NONE)]
     else:
         caption += " There is no published number for this dataset."
-    notes = [*_notes(part), *_chance(part, kind)]
+    notes = [*_notes(part), *_chance(part, kind), *_tuned(part)]
     return Table(f"Comparison: {dataset}", caption, columns, rows, notes=notes, last_text=any(found))
 
 
@@ -90,6 +90,12 @@ def _chance(part: pandas.DataFrame, kind: kinds.Kind) -> list[str]:
         return []
     value = kind.main.scale * part["chance"].mean()
     return [f"The best answer that does not look at x: {kind.main.axis} {value:.{kind.main.digits}f}."]
+
+
+def _tuned(part: pandas.DataFrame) -> list[str]:
+    """What the validation set chose."""
+    chosen = [f"{row.model} {row.method}: {row.tried}" for row in part.itertuples() if row.tried]
+    return [f"Chosen on the validation set, all tries are in tuning.csv: {'; '.join(chosen)}."] if chosen else []
 
 
 def _percent(row: Any, name: str) -> Cell:

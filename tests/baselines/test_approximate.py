@@ -26,22 +26,6 @@ def test_the_result_is_the_plain_architecture(tmp_path, build, pattern):
     assert list(network.state_dict()) == list(build().state_dict())
 
 
-@pytest.mark.parametrize("factor", [1.0, 0.25])
-def test_the_learning_rate_is_the_recipes_times_the_factor(tmp_path, monkeypatch, factor):
-    seen = []
-    step = ApproximateDropout.step
-    monkeypatch.setattr(
-        ApproximateDropout,
-        "step",
-        lambda self, optimizer, **options: (
-            seen.append(optimizer.param_groups[0]["lr"]),
-            step(self, optimizer, **options),
-        ),
-    )
-    fit(mlp(), make_task(tmp_path), lr_factor=factor)
-    assert set(seen) == {factor} and len(seen) == 6
-
-
 def test_units_change_places_once_an_epoch():
     network = mlp()
     approximate = ApproximateDropout(network, 0.5)

@@ -82,6 +82,7 @@ with one_sentence():
     for path in workflow.configfiles:
         reading.check_keys(Path(path))
     configuration.check(config, configuration.methods_with_rule())
+    config.update(configuration.expanded(config))
     configuration.check_models({model for table in config["tables"].values() for model in table["models"]})
 
 
@@ -198,11 +199,13 @@ def if_stale(item):
 
 def table_cells(table):
     """The cells of a table, each a dictionary with its result file under `path`."""
+    tuned = config["tables"][table]["tuned"]
     return [
         {
             **{key: cell[key] for key in ("dataset", "model", "method", "seed", "config_hash")},
             "kind": kinds.of_data(cell["config"]["data"]),
             "path": f"{grid.folder(cell)}/metrics.json",
+            **({"tuned": tuned[cell["method"]]} if cell["method"] in tuned else {}),
         }
         for cell in grid.cells(config, table)
     ]
