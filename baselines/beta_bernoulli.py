@@ -64,7 +64,7 @@ def fit(
         for place in [module for module in model.modules() if isinstance(module, Before)]:
             place.dropout = DependentBetaBernoulli(place.dropout)
         model.changed_by = {"method": "beta_bernoulli", "arguments": {"alpha": alpha, "speed": speed}}
-    return plain(task.train(model, loss=loss, columns=columns))
+    return plain(task.also_sampled(task.train(model, loss=loss, columns=columns)))
 
 
 def change(model: nn.Module, *, alpha: float, speed: float) -> nn.Module:

@@ -35,4 +35,4 @@ def fit(
     task.train(model, loss=lambda x, y: task.loss(model(x), y) + penalty(model) / task.examples)
     layers = [module for module in model.modules() if isinstance(module, Concrete)]
     task.log(**{f"drop_rate_{number}": layer.learned_rate.item() for number, layer in enumerate(layers, 1)})
-    return plain(model)
+    return plain(task.also_sampled(model))

@@ -28,7 +28,7 @@ def fit(model: nn.Module, task: Task, *, rate: Annotated[float, "[0, 1)"] = 0.5,
     Raises:
         ValueError: a rate outside [0, 1), no linear layer.
     """
-    task.train(change(switch_off(model), rate=rate, moments=moments))
+    task.also_sampled(task.train(change(switch_off(model), rate=rate, moments=moments)))
     if not moments:
         del model.changed_by
         plain(model)

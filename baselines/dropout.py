@@ -17,6 +17,7 @@ def fit(
     *,
     rate: Annotated[float, "[0, 1)"] = 0.5,
     spatial: bool = False,
+    inputs: bool = False,
     schedule: Literal["constant", "early", "late"] = "constant",
     cutoff: Annotated[float, "(0, 1]"] = 1 / 6,
 ) -> nn.Module:
@@ -28,6 +29,7 @@ def fit(
         rate: Probability to drop a value; 0.5 is the paper's for hidden layers.
         spatial: Drop whole feature maps before the convolutions, except the one that reads the image (Tompson et al.,
             CVPR 2015, arXiv:1411.4280), instead of single features before the linear layers.
+        inputs: Drop inputs of the network too if its first layer is linear, as Gal & Ghahramani (arXiv:1506.02142) do.
         schedule: "constant"; "early" lets the rate fall linearly to zero until `cutoff`; "late" starts there (Liu et
             al., ICML 2023, arXiv:2303.01500).
         cutoff: Where an early schedule ends and a late one starts, as a fraction of the training; the authors' command
@@ -46,11 +48,11 @@ def fit(
     def make(reader: nn.Module) -> nn.Module:
         return Scheduled(Bernoulli(rate, spatial=spatial), factors[schedule])
 
-    put_before(switch_off(model), make, nn.Conv2d if spatial else READERS)
+    put_before(switch_off(model), make, nn.Conv2d if spatial else READERS, inputs=inputs)
     position = Position(task)
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
         set_position(model, float(position))
         return task.loss(model(x), y)
 
-    return plain(task.train(model, loss=loss, step=position.step, state={"position": position}))
+    return plain(task.also_sampled(task.train(model, loss=loss, step=position.step, state={"position": position})))

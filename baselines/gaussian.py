@@ -25,4 +25,4 @@ def fit(model: nn.Module, task: Task, *, rate: Annotated[float, "[0, 1)"] = 0.5)
         ValueError: a rate outside [0, 1), no layer to act before.
     """
     put_before(switch_off(model), lambda reader: Gaussian(rate))
-    return plain(task.train(model))
+    return plain(task.also_sampled(task.train(model)))

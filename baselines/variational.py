@@ -39,4 +39,6 @@ def fit(
         model = replace(model, lambda layer: VariationalWeights(layer, alpha=alpha, per_unit=per_unit), nn.Linear)
     else:
         put_before(model, lambda reader: Variational(units_of(reader), alpha=alpha, per_unit=per_unit))
-    return plain(task.train(model, loss=lambda x, y: task.loss(model(x), y) + penalty(model) / task.examples))
+    return plain(
+        task.also_sampled(task.train(model, loss=lambda x, y: task.loss(model(x), y) + penalty(model) / task.examples))
+    )

@@ -61,4 +61,6 @@ def fit(
         return task.loss(model(x), y) + weight * penalty(model) / task.examples
 
     options = {"step": position.step, "state": {"position": position}}
-    return plain(task.train(model, loss=loss, columns=lambda: {"kept_share": kept_share(model)}, **options))
+    return plain(
+        task.also_sampled(task.train(model, loss=loss, columns=lambda: {"kept_share": kept_share(model)}, **options))
+    )

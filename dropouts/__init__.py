@@ -11,6 +11,7 @@ from dropouts.dropconnect import DropConnect, mean_weights, rectified_mean, samp
 from dropouts.gaussian import Gaussian
 from dropouts.information import Information
 from dropouts.plain import Before, plain
+from dropouts.sampling import sample, sampling
 from dropouts.schedules import Scheduled, early, late, ramp, set_position
 from dropouts.sites import READERS, kept_share, penalty, put_before, readers, replace, switch_off
 from dropouts.sparse_variational import SparseVariational
@@ -51,7 +52,9 @@ __all__ = [
     "readers",
     "rectified_mean",
     "replace",
+    "sample",
     "sampled_mean",
+    "sampling",
     "set_position",
     "switch_off",
     "units_of",

@@ -13,12 +13,13 @@ ROOT = Path(__file__).resolve().parent.parent
 OURS = {"edropout", "dropouts", "theory", "harness", "architectures", "baselines", "paper"}
 
 # edropout and dropouts stay usable without the suite and each other; harness takes from edropout how a network is
-# read and how units are removed, which know of no search; methods do not import each other; tables need no torch;
-# theory takes readers of published data from harness and trains nothing that a cell trains.
+# read and how units are removed, which know of no search, and from dropouts how a network is sampled; methods do not
+# import each other; tables need no torch; theory takes readers of published data from harness and trains nothing that a
+# cell trains.
 MAY_IMPORT = {
     "edropout": {"edropout"},
     "dropouts": {"dropouts"},
-    "harness": {"harness", "edropout.subnetworks"},
+    "harness": {"harness", "edropout.subnetworks", "dropouts.sampling"},
     "architectures": {"architectures"},
     "theory": {"theory", "dropouts", "harness.machine", "harness.data.prepared", "harness.sources"},
     "baselines": {"harness", "dropouts", "edropout.subnetworks"},

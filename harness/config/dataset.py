@@ -30,9 +30,10 @@ class Dataset:
         "grammar",
         "diabetes",
         "uci",
+        "polarity",
     ] = key(
         "what is read: images to classify; texts (`text`: your own, `grammar`: one that is made) to predict word by "
-        "word; tables with a number to predict"
+        "word; tables with a number to predict; sentences to classify (`polarity`)"
     )
     recipe: Name = key("name of the recipe")
     path: str | None = key("folder below the data root, for `imagefolder` and `text`", default=None, min_length=1)
@@ -53,13 +54,18 @@ class Dataset:
     split_seed: int = key("seed of the splits and subsets", default=0, ge=0)
     set: str | None = key("which of the sets of `uci`", default=None, min_length=1)
     vocabulary: int | None = key(
-        "words of a text that are told apart, the commonest; all of the training text unless given", default=None, ge=3
+        "words of a text, or of sentences, that are told apart, the commonest; all unless given", default=None, ge=3
     )
     num_classes: int | None = key(
         "how many classes there must be (`imagenet` demands 1000 unless this says otherwise)", default=None, ge=2
     )
     download: bool | None = key("fetch what is missing; as `data.download` unless given", default=None)
     split: Literal["authors", "official"] = key("for `flowers`", default="authors")
+    outliers: Literal["mnist", "kuzushiji", "fashion", "cifar10", "cifar100"] | None = key(
+        "another dataset, whose test images, of the same size, are to be told from this one's by the entropy of the "
+        "predictions, where the recipe has `samples`",
+        default=None,
+    )
     normalize: Literal["none", "dataset", "imagenet"] | None = key(
         "channel statistics. By default as in the authors' code: `none` for grey images, `dataset` for CIFAR and your "
         "own, `imagenet` for Flowers and ImageNet; their README says `imagenet` for all but Kuzushiji and Fashion",

@@ -157,6 +157,12 @@ class Recipe:
         ge=1,
     )
     eval_batch_size: int = key("examples per evaluation step", default=500, ge=1)
+    samples: int = key(
+        "passes that draw, over which the predictions of methods that can sample are averaged for rows of their own; "
+        "of images the calibration of every method is then measured too. None unless given",
+        default=0,
+        ge=0,
+    )
 
     def __post_init__(self) -> None:
         if self.schedule.hold_epochs >= self.epochs:

@@ -31,6 +31,7 @@ class Data:
         train: `epoch(index, start=0)`.
         val: For choices; iterable.
         test: For the result; iterable.
+        outliers: Inputs that belong to no class, each with the class 0, where the dataset names some; iterable.
         kind: The kind of task.
         num_classes: Number of classes, of words in the vocabulary, or of targets.
         input_shape: Of one x: (channels, height, width), (time,) or (features,).
@@ -44,6 +45,7 @@ class Data:
     num_classes: int
     input_shape: tuple[int, ...]
     checksum: str
+    outliers: Evaluation | None = None
 
     def chance(self) -> float:
         """The test set's main metric of the best answer that does not look at x."""
@@ -152,6 +154,11 @@ def _pictures(
         Evaluation(images[split], labels[split], normalizers[split], recipe.eval_batch_size)
         for split in ("val", "test")
     )
+    outliers = None
+    if "outliers_x" in stored.tensors:
+        pixels = _images(stored, "outliers", image_size, recipe.threads, device)
+        nothing = torch.zeros(len(stored.tensors["outliers_x"]), dtype=torch.int64, device=device)
+        outliers = Evaluation(pixels, nothing, normalizers["test"], recipe.eval_batch_size)
     return Data(
         train=train,
         val=val,
@@ -160,6 +167,7 @@ def _pictures(
         num_classes=len(description.class_names),
         input_shape=(channels, image_size or height, image_size or width),
         checksum=stored.checksum,
+        outliers=outliers,
     )
 
 

@@ -67,7 +67,8 @@ class Prepared:
     Attributes:
         description: What is known about it.
         tensors: Images have for each split `*_y` (examples,) int64 and `*_x` (examples, channels, height, width) uint8,
-            or, where they stay files, `*_files` (their paths, zero-separated, as uint8) and `*_crc` (examples,) int64.
+            or, where they stay files, `*_files` (their paths, zero-separated, as uint8) and `*_crc` (examples,) int64;
+            images of another dataset, if it names one, are `outliers_x`.
             A text has for each split `*_tokens` (tokens,) int32; a table has what `tables.standardised` takes.
         checksum: SHA-256 of all of it.
     """

@@ -17,7 +17,7 @@ class TableTraining:
     """Batches of the training rows, shuffled anew in each epoch.
 
     Attributes:
-        x: (rows, features) float32, standardised.
+        x: (rows, features) float32, standardised, or int64.
         targets: (rows, 1) float32, standardised, or (rows,) int64 class numbers.
         batch_size: Rows per batch.
         seed: Decides the order, together with the epoch.
@@ -52,7 +52,7 @@ class TableEvaluation:
     """Batches of rows that are measured, in their order.
 
     Attributes:
-        x: (rows, features) float32.
+        x: (rows, features) float32 or int64.
         targets: As in training.
         batch_size: Rows per batch.
         share: Which of how many parts of the set is given out.
@@ -82,8 +82,9 @@ def standardised(tensors: Mapping[str, Tensor], split: int) -> tuple[dict[str, t
     """The rows of each part of one split, with statistics of its training rows alone.
 
     Args:
-        tensors: `x` (rows, features) float64, `y` (rows, 1) float64 or (rows,) int64, and `parts` (splits, rows) int8:
-            each row's place in SPLITS, -1 where a split leaves it out.
+        tensors: `x` (rows, features) float64, or int64 for what names something, which stays as it is; `y` (rows, 1)
+            float64 or (rows,) int64; and `parts` (splits, rows) int8: each row's place in SPLITS, -1 where a split
+            leaves it out.
         split: Number of the split; those behind the last begin anew.
 
     Returns:
@@ -92,12 +93,12 @@ def standardised(tensors: Mapping[str, Tensor], split: int) -> tuple[dict[str, t
     """
     parts = tensors["parts"][split % len(tensors["parts"])]
     train = parts == SPLITS.index("train")
-    x, _ = _standard(tensors["x"], train)
+    x = _standard(tensors["x"], train)[0].float() if tensors["x"].is_floating_point() else tensors["x"]
     y, scale = tensors["y"], 1.0
     if y.is_floating_point():
         y, deviation = _standard(y, train)
         y, scale = y.float(), deviation.item()
-    return {name: (x[parts == number].float(), y[parts == number]) for number, name in enumerate(SPLITS)}, scale
+    return {name: (x[parts == number], y[parts == number]) for number, name in enumerate(SPLITS)}, scale
 
 
 def _standard(values: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:

@@ -101,6 +101,8 @@ class Kind(ABC):
         noun: What an example is, as in "images of 1 x 8 x 8".
         caption: What must be said of the metrics below a table.
         sources: Which sources of data are of the kind; those that no kind names are of the default one.
+        calibration: Metrics of `predicted` beyond `metrics`: whether the predictions are as sure as they are right.
+        sampled: Whether predictions by sampling can be evaluated: `pooled` and `predicted` are there.
     """
 
     name: ClassVar[str]
@@ -110,6 +112,8 @@ class Kind(ABC):
     noun: ClassVar[str]
     caption: ClassVar[str] = ""
     sources: ClassVar[tuple[str, ...]] = ()
+    calibration: ClassVar[tuple[Metric, ...]] = ()
+    sampled: ClassVar[bool] = False
 
     def at_scale(self, scale: float) -> Kind:
         """The kind for targets that were divided by `scale`; without a unit of their own it is the same."""
@@ -150,6 +154,20 @@ class Kind(ABC):
         """How many examples, in the sense of `sums`, one input of this shape holds."""
         return 1
 
+    def pooled(self, outputs: Tensor) -> Tensor:
+        """What `predicted` needs of several passes, (samples, batch, ...): (batch, ...)."""
+        raise NotImplementedError
+
+    def predicted(self, pooled: Tensor, y: Tensor, val: tuple[Tensor, Tensor] | None = None) -> dict[str, float]:
+        """The metrics, `calibration` among them, of predictions that average passes.
+
+        Args:
+            pooled: Of all examples.
+            y: Their targets.
+            val: The same of the validation set, for what may be chosen there; None for itself.
+        """
+        raise NotImplementedError
+
     def carry(self, network: nn.Module) -> Carry:
         """What is carried between the batches of an epoch or of an evaluation."""
         return Carry()
@@ -183,7 +201,7 @@ def names() -> list[str]:
 
 def bounds(kind: Kind, evaluation: Mapping[str, float]) -> Iterator[str]:
     """A clause, that starts with the key, for each entry that the kind does not know, lacks, or that cannot be."""
-    metrics = {metric.name: metric for metric in kind.metrics}
+    metrics = {metric.name: metric for metric in (*kind.metrics, *kind.calibration)}
     for key in sorted(set(evaluation) - {*metrics, *kind.details, "examples"}):
         yield f"{key}: is no number of the kind '{kind.name}'"
     for key in ("loss", kind.main.name):

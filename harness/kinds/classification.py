@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -12,13 +13,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TOP = (1, 3, 5)
+BINS = 15
+"""Of the confidence, from 0 to 1."""
 
 
 class Classification(Kind):
     """Logits (batch, classes) against class numbers y (batch,) int64.
 
     An evaluation has `loss`, the mean cross-entropy over examples, and `top1`, `top3`, `top5`: fractions of examples
-    whose class is among the k largest logits, k capped at the number of classes.
+    whose class is among the k largest logits, k capped at the number of classes. Where calibration is measured it has
+    also `brier`, the mean squared distance of the predicted probabilities from the answer, summed over classes; `ece`,
+    the expected calibration error (Guo et al., ICML 2017, arXiv:1706.04599, with BINS bins of equal width); and, where
+    the dataset names outliers, `auroc`: how often the prediction for one of them has more entropy than that for a test
+    example.
     """
 
     name = "classification"
@@ -30,6 +37,13 @@ class Classification(Kind):
         Metric("top5", "top-5", True, unit="%", digits=2, low=0, high=1, least_span=1.0),
     )
     noun = "images"
+    calibration = (
+        Metric("brier", "Brier score", low=0, high=2),
+        Metric("ece", "ECE", unit="%", digits=2, low=0, high=1),
+        Metric("auroc", "AUROC of outliers", True, unit="%", digits=2, low=0, high=1),
+    )
+    details = ("samples",)
+    sampled = True
 
     def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
         from torch.nn import functional
@@ -46,6 +60,18 @@ class Classification(Kind):
     def summary(self, means: Mapping[str, float], val: Mapping[str, float] | None = None) -> dict[str, float]:
         return dict(means)
 
+    def pooled(self, outputs: Tensor) -> Tensor:
+        """(batch, classes) logarithms of the mean probabilities."""
+        return outputs.log_softmax(-1).logsumexp(0) - math.log(len(outputs))
+
+    def predicted(self, pooled: Tensor, y: Tensor, val: tuple[Tensor, Tensor] | None = None) -> dict[str, float]:
+        from torch.nn import functional
+
+        distance = (pooled.exp() - functional.one_hot(y, pooled.shape[1])).square().sum(1).double().mean().item()
+        gaps = [share * abs(confidence - right) for share, confidence, right in reliability(pooled, y)]
+        means = {name: total / len(y) for name, total in self.sums(pooled, y).items()}
+        return {**means, "brier": distance, "ece": sum(gaps)}
+
     def chance(self, train: Tensor, test: Tensor) -> float:
         """The share of the test set that has the commonest class of the training set."""
         return (test == train.mode().values).double().mean().item()
@@ -60,6 +86,26 @@ class Classification(Kind):
         for low, high in itertools.pairwise(present):
             if evaluation[low] > evaluation[high]:
                 yield f"{low} = {evaluation[low]} is above {high} = {evaluation[high]}"
+
+
+def reliability(log_probabilities: Tensor, y: Tensor) -> list[tuple[float, float, float]]:
+    """Of each bin of the confidence that has examples: their share, mean confidence, and share of right answers.
+
+    Args:
+        log_probabilities: (examples, classes).
+        y: (examples,) class numbers.
+    """
+    import torch
+
+    confidence, answer = log_probabilities.double().exp().max(1)
+    right = (answer == y).double()
+    place = (confidence * BINS).ceil().long().clamp(1, BINS) - 1  # bins are closed above, as in the paper
+    counts, sums, hits = (torch.bincount(place, of, BINS) for of in (torch.ones_like(right), confidence, right))
+    return [
+        (count / len(y), total / count, hit / count)
+        for count, total, hit in zip(counts.tolist(), sums.tolist(), hits.tolist(), strict=True)
+        if count
+    ]
 
 
 KIND = Classification()

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from harness import kinds
 from harness.machine.files import ROOT
 from harness.networks import names
 from harness.plan.reading import read_yaml
@@ -76,6 +77,10 @@ def check(config: Config, rules_of_methods: Iterable[str]) -> None:
     rules = set(rules_of_methods)
     for name, section in config["datasets"].items():
         require(section["recipe"], config["recipes"], f"config key 'datasets.{name}.recipe'", "recipe")
+        kind = kinds.of_data(section)
+        if config["recipes"][section["recipe"]].get("samples") and not kinds.named(kind).sampled:
+            key = f"config key 'recipes.{section['recipe']}.samples'"
+            raise ConfigError(f"{key} must be left out for dataset '{name}': a {kind} task cannot be sampled")
     for name, recipe in config["recipes"].items():
         if recipe["prune_epoch"] >= recipe["epochs"]:
             key = f"config key 'recipes.{name}.prune_epoch'"

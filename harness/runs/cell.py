@@ -30,7 +30,7 @@ from harness.kinds.classification import KIND as CLASSIFICATION
 from harness.machine import distributed, provenance
 from harness.machine.devices import choose_device, make_deterministic, wanted_device
 from harness.machine.files import replacing
-from harness.measure import metrics
+from harness.measure import metrics, uncertainty
 from harness.networks import saved
 from harness.networks.build import build
 from harness.plan import made_of
@@ -167,11 +167,12 @@ def run_cell(arguments: Any, run: Run) -> dict[str, Any]:
     if run.full is not None:
         full_val = metrics.evaluate(run.full, loaded.val, loaded.kind)
         full_test = metrics.evaluate(run.full, loaded.test, loaded.kind, val=full_val)
+    test = metrics.evaluate(network, loaded.test, loaded.kind, val=val)
     outcome = {
         **result.header(cell),
         "made_of": recorded,
         "kind": loaded.kind.name,
-        "test": metrics.evaluate(network, loaded.test, loaded.kind, val=val),
+        "test": test,
         "val": val,
         "full_test": full_test,
         "chance": loaded.chance(),
@@ -187,14 +188,39 @@ def run_cell(arguments: Any, run: Run) -> dict[str, Any]:
         "time": training_time(run.history),
         "provenance": origin,
     }
-    for section in ("test", "val", "full_test"):
-        if outcome[section] and not math.isfinite(outcome[section]["loss"]):
+    if recipe.samples:
+        torch.manual_seed(derived_seed(seed, "samples"))
+        outcome |= uncertain(network, run.sampled, loaded, recipe.samples, test)
+    for section in result.EVALUATIONS:
+        if outcome.get(section) and not math.isfinite(outcome[section]["loss"]):
             raise CellError(f"the {section} loss is {outcome[section]['loss']}: the method's network is not usable")
     if arguments.start:
         # A copy: after a kill from here on, the next start finds the original.
         with replacing(arguments.start) as temporary:
             shutil.copyfile(run.save_start, temporary)
     return outcome
+
+
+def uncertain(
+    network: nn.Module, sampled: nn.Module | None, data: dataset.Data, samples: int, test: dict[str, Any]
+) -> dict[str, Any]:
+    """The sections of a result that say how sure the predictions are.
+
+    Args:
+        network: What the method returned.
+        sampled: What it left to be sampled, if anything.
+        data: The splits of the dataset.
+        samples: Passes whose predictions are averaged.
+        test: The evaluation of `network`, which its calibration is added to.
+    """
+    found = {"test": uncertainty.measure(network, data)} if data.kind.calibration else {}
+    if sampled is not None:
+        found["sampled_test"] = uncertainty.measure(sampled, data, samples=samples)
+    sections = {name: measured["evaluation"] for name, measured in found.items()}
+    if "test" in sections:
+        sections["test"] = {**sections["test"], **test}  # what both measure, as it is measured everywhere
+    bins = {name: measured["reliability"] for name, measured in found.items() if "reliability" in measured}
+    return {**sections, **({"reliability": bins} if bins else {})}
 
 
 def load_fit(path: Path) -> Callable[..., nn.Module]:

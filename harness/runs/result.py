@@ -15,7 +15,7 @@ from harness.machine.files import ROOT, write_text
 from harness.plan.made_of import checksum
 
 SCHEMA_VERSION = 1
-EVALUATIONS = ("test", "val", "full_test")
+EVALUATIONS = ("test", "val", "full_test", "sampled_test")
 """Sections that hold the metrics of the cell's kind of task."""
 
 SCHEMA_PATH = ROOT / "workflow" / "schemas" / "metrics.schema.json"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.machine.files import write_text
+from harness.runs.result import EVALUATIONS
 
 # The longest names that W&B takes.
 LONGEST = {"group": 128, "name": 128, "job_type": 64, "tag": 64}
@@ -81,7 +82,7 @@ class Tracker:
         """Write the result into the run's summary and close the run."""
 
         def close() -> None:
-            kept = ("status", "error", "kind", "chance", "test", "val", "full_test", "size", "budget", "extra", "time")
+            kept = ("status", "error", "kind", "chance", *EVALUATIONS, "size", "budget", "extra", "time")
             self._run.summary.update({key: metrics[key] for key in kept if metrics.get(key) is not None})
             self._run.finish(exit_code=0 if metrics["status"] == "done" else 1)
 

@@ -55,7 +55,10 @@ def prepare(name: str, section: Mapping[str, Any], *, root: Path, out: Path, dow
     check_classes(source, name=name, num_classes=section.get("num_classes"))
     source = split(source, name, section)
     check_labels(source, name=name)
-    checksum = write(out, *contents(source, name, section))
+    description, tensors = contents(source, name, section)
+    if "outliers" in section:
+        tensors["outliers_x"] = outliers(name, section, description.shape, root=root, download=download)
+    checksum = write(out, description, tensors)
     print(*summary(source, name), sep="\n", file=sys.stderr)
     return checksum
 
@@ -102,8 +105,31 @@ def read_source(
             return table.read_diabetes()
         case "uci":
             return table.read_uci(_required("set", name, section), root, download=download)
+        case "polarity":
+            from harness.sources import sentences
+
+            return sentences.read_polarity(root, words=section.get("vocabulary"), download=download)
         case other:
             raise DataError(f"config key 'datasets.{name}.source' is '{other}', which no reader knows: correct it")
+
+
+def outliers(
+    name: str, section: Mapping[str, Any], shape: tuple[int, ...], *, root: Path, download: bool
+) -> torch.Tensor:
+    """(examples, channels, height, width) uint8: the test images of the dataset that `outliers` names.
+
+    Raises:
+        DataError: its images have another shape, or its files are missing.
+    """
+    key = f"config key 'datasets.{name}.outliers'"
+    other = read_source(name, {"source": section["outliers"]}, root=root, download=section.get("download", download))
+    images = other.parts["test"].images
+    if tuple(images.shape[1:]) != shape:
+        raise DataError(
+            f"{key} names images of {' x '.join(map(str, images.shape[1:]))} and those of the dataset are stored with "
+            f"{' x '.join(map(str, shape))}: name another"
+        )
+    return images
 
 
 def _required(key: str, name: str, section: Mapping[str, Any]) -> str:

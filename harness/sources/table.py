@@ -28,7 +28,7 @@ class TableSource:
     """A table as published.
 
     Attributes:
-        x: (rows, features) float64.
+        x: (rows, features) float64, or int64 numbers of words.
         y: (rows,) float64, or int64 class numbers.
         tests: Row numbers of the test set of each published split; empty if there is none.
         trains: Row numbers of what may be learnt from in each of them.

@@ -36,6 +36,7 @@ class Run:
     history: list[dict[str, Any]] = field(default_factory=list)
     logged: dict[str, float] = field(default_factory=dict)
     full: nn.Module | None = None
+    sampled: nn.Module | None = None
     stopping: bool = False
     saved_at: float = field(default_factory=time.monotonic)
     save_seconds: float = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -82,6 +83,16 @@ class Task:
     def also_full(self, model: nn.Module) -> None:
         """Have the network with all its weights evaluated too (the paper's F beside the pruned P)."""
         self.run.full = model
+
+    def also_sampled(self, model: nn.Module) -> nn.Module:
+        """Have predictions that average `recipe.samples` passes of `model`, whose layers draw, evaluated too.
+
+        Returns:
+            `model`, which may be changed: it is evaluated as it is now.
+        """
+        if self.recipe.samples:
+            self.run.sampled = copy.deepcopy(model)
+        return model
 
     def train(
         self,
