@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pandas
 
-from paper.figures import curves, layers, ranking_plot, speed, tradeoffs
+from paper.figures import curves, layers, ranking_plot, reliability, speed, tradeoffs
 from paper.figures.canvas import Plot, save
 from paper.figures.style import looks
 from paper.rows.summary import read_rows
@@ -63,6 +63,7 @@ def plots(csv: Path, statistics: Path) -> Iterator[Plot]:
     yield from curves.plots(history, look)
     yield from speed.plots(rows, look)
     yield from layers.plots(pandas.read_csv(folder / "layers.csv"), planned)
+    yield from reliability.plots(pandas.read_csv(folder / "reliability.csv"))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from harness.plan import made_of, rendered
 from harness.plan.made_of import Present
 from harness.runs.result import ResultError, read
 from paper.rows import plausible, tuning
-from paper.rows.row import COUNTS, columns, finished, full, kind_of, unfinished
+from paper.rows.row import COUNTS, calibrated, columns, finished, full, kind_of, sampled, unfinished
 
 Cell = Mapping[str, Any]
 KEYS = ("dataset", "model", "method", "seed")
@@ -54,11 +54,12 @@ def main(arguments: list[str] | None = None) -> int:
     folder = options.out.with_suffix("")
     options.out.with_suffix(".txt").unlink(missing_ok=True)  # From here on the table is not whole.
     rows, results = collected.rows, collected.shown
-    names = columns(row["kind"] for row in rows)
+    names = columns((row["kind"] for row in rows), calibrated=calibrated(rows))
     write_csv(options.out, pandas.DataFrame(rows, columns=names).astype(dict.fromkeys(COUNTS, "Int64")))
     write_csv(folder / "history.csv", history(results))
     write_csv(folder / "layers.csv", layers(results))
     write_csv(folder / "tuning.csv", collected.attempts)
+    write_csv(folder / "reliability.csv", reliability(results))
     (folder / "setup.json").write_text(json.dumps(setup(results), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     made_of_all = rendered.wanted(metrics for _, metrics, _ in collected.results)
     (folder / "made_of.txt").write_text(made_of_all, encoding="utf-8")
@@ -115,6 +116,7 @@ def collect(cells: Iterable[Cell]) -> Collected:
     refuse_mixed_protocols(results)
     attempts = tuning.attempts((cell, found and found[0]) for cell, _, found in outcomes)
     with_full = {cell["method"] for cell, metrics, _ in results if metrics.get("full_test")}
+    with_sampled = {cell["method"] for cell, metrics, _ in results if metrics.get("sampled_test")}
     rows, shown, hidden = [], [], []
     for (planned, row, found), cell in zip(outcomes, tuning.shown(cells, attempts), strict=True):
         if cell is None:
@@ -124,6 +126,8 @@ def collect(cells: Iterable[Cell]) -> Collected:
         if planned["method"] in with_full:
             rows.append(full(row, found and found[0]))
         rows.append(row)
+        if planned["method"] in with_sampled:
+            rows.append(sampled(row, found and found[0]))
         if found is not None:
             shown.append(Done(cell, *found))
     return Collected(rows, shown, hidden, results, attempts)
@@ -221,6 +225,17 @@ def layers(results: Iterable[Done]) -> pandas.DataFrame:
         for layer, ratio in metrics.get("layers", {}).items()
     ]
     return pandas.DataFrame(rows, columns=[*KEYS, "layer", "kept_ratio"])
+
+
+def reliability(results: Iterable[Done]) -> pandas.DataFrame:
+    """The bins of the reliability diagrams of all finished cells that have them."""
+    rows = [
+        (*(cell[key] for key in KEYS), evaluation, *one)
+        for cell, metrics, _ in results
+        for evaluation, bins in metrics.get("reliability", {}).items()
+        for one in bins
+    ]
+    return pandas.DataFrame(rows, columns=[*KEYS, "evaluation", "share", "confidence", "right"])
 
 
 def setup(results: Iterable[Done]) -> dict[str, Any]:

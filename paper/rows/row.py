@@ -29,13 +29,16 @@ COUNTS = [
 
 FULL = " (full)"
 """Suffix of the row that evaluates all weights of a method that keeps them (the paper's F beside its P)."""
+SAMPLED = " (sampled)"
+"""Suffix of the row whose predictions average passes that draw."""
 
 
-def columns(names: Iterable[str]) -> list[str]:
-    """The columns of a table whose cells are of the kinds `names`."""
+def columns(names: Iterable[str], *, calibrated: bool = False) -> list[str]:
+    """The columns of a table whose cells are of the kinds `names`, and some of which measured their calibration."""
     wanted = set(names)
     found = [kinds.named(name) for name in kinds.names() if name in wanted]
     evaluation = [metric.name for kind in found for metric in kind.metrics]
+    evaluation += [metric.name for kind in found for metric in kind.calibration if calibrated]
     val = ["val_loss", *(f"val_{kind.main.name}" for kind in found)]
     return [*CELL, *dict.fromkeys([*evaluation, "examples", *val, "chance"]), *MEASURED]
 
@@ -78,7 +81,8 @@ def finished(cell: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, A
 
 
 def _evaluation(cell: Mapping[str, Any]) -> list[str]:
-    return [*(metric.name for metric in kind_of(cell).metrics), "examples"]
+    kind = kind_of(cell)
+    return [*(metric.name for metric in (*kind.metrics, *kind.calibration)), "examples"]
 
 
 def full(pruned: Mapping[str, Any], metrics: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -100,3 +104,26 @@ def full(pruned: Mapping[str, Any], metrics: Mapping[str, Any] | None) -> dict[s
     row |= {"parameters": row["dense_parameters"], "nonzero": row["dense_parameters"], "kept_ratio": 1.0}
     row |= {"macs": row["dense_macs"], "file_bytes": row["dense_file_bytes"], "latency_ms": row["dense_latency_ms"]}
     return row
+
+
+def sampled(pruned: Mapping[str, Any], metrics: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The row of predictions by sampling of a method that has them: what is measured in one pass alone is left out.
+
+    Args:
+        pruned: The first row.
+        metrics: The result, or None if the cell is not done.
+    """
+    row = dict(pruned) | {"method": pruned["method"] + SAMPLED, "evaluation": "sampled"}
+    if pruned["status"] != "done":
+        return row
+    evaluation = (metrics or {}).get("sampled_test")
+    if not evaluation:
+        return unfinished(row, "missing", "no evaluation by sampling") | {"evaluation": "sampled"}
+    row |= {key: evaluation.get(key) for key in _evaluation(pruned)}
+    one_pass = ("macs", "latency_ms", "val_loss", f"val_{kind_of(pruned).main.name}", "compressed_bytes")
+    return row | dict.fromkeys((*one_pass, "authors_kept_ratio"))
+
+
+def calibrated(rows: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether some row has a metric of calibration."""
+    return any(row.get(metric.name) is not None for row in rows for metric in kind_of(row).calibration)

@@ -91,7 +91,9 @@ def summarise(rows: pandas.DataFrame) -> pandas.DataFrame:
     Groups without a finished seed stay, with NaN: a hole is shown, not hidden.
     """
     rows = rows.assign(done=rows["status"].eq("done"))
-    metrics = [metric.name for name in rows["kind"].unique() for metric in kinds.named(name).metrics]
+    found = [kinds.named(name) for name in rows["kind"].unique()]
+    metrics = [metric.name for kind in found for metric in kind.metrics]
+    metrics += [metric.name for kind in found for metric in kind.calibration if metric.name in rows]
     chance = ["chance"] if "chance" in rows else []
     table = aggregate(rows, GROUP, [*dict.fromkeys(metrics), *chance, *MEASURED])
     counts = rows.groupby(GROUP, sort=False)["done"].agg(n="sum", planned="size").reset_index()

@@ -9,14 +9,16 @@ import pandas
 
 from harness import kinds
 from paper.rows.summary import problems, seed_warning, summarise
-from paper.tables import published
+from paper.tables import published, published_rows
+from paper.tables.calibration import calibration
 from paper.tables.claims import claims
 from paper.tables.page import NONE, Cell, Page, Table, mean, plain, quantity, text
 
 COMPARISON_CAPTION = (
     "Mean ± 95 % interval (Student's t) over n seeds, on the test set. Kept: non-zero parameters after physical "
     "removal, over those of the dense network that the row names as its model, also where a method, such as "
-    "ChannelNet, has an architecture of its own; a row named (full) evaluates the same training with all weights. "
+    "ChannelNet, has an architecture of its own; a row named (full) evaluates the same training with all weights, one "
+    "named (sampled) averages the predictions of passes that draw. "
     "MACs: multiply-accumulates of one forward pass of one example. Latency ratio: median forward time over that of "
     "the dense network measured beside it. Epochs: training behind the row, the dense start included."
 )
@@ -41,8 +43,12 @@ def page(name: str, rows: pandas.DataFrame) -> Page:
         part = summary[summary["dataset"] == dataset]
         found = [published.find(row.dataset, row.model, row.method) for row in part.itertuples()]
         tables.append(comparison(dataset, part, found))
+        if calibrated := calibration(dataset, part):
+            tables.append(calibrated)
         if any(found):
             tables.append(reproduction(dataset, part, found))
+        if reproduced := published_rows.reproduction(dataset, part):
+            tables.append(reproduced)
         claim_table = claims(rows, dataset)
         if claim_table:
             tables.append(claim_table)
@@ -61,7 +67,7 @@ def comparison(dataset: str, part: pandas.DataFrame, found: list[published.Publi
         caption += f" Pub.: the published number. {published.RULE}"
         for cells, row, theirs in zip(rows, part.itertuples(), found, strict=True):
             cells += [_printed(theirs, "top1"), text(published.verdict(row, theirs) if theirs else NONE)]
-    else:
+    elif dataset not in published_rows.DATASETS:
         caption += " There is no published number for this dataset."
     notes = [*_notes(part), *_chance(part, kind), *_tuned(part)]
     return Table(f"Comparison: {dataset}", caption, columns, rows, notes=notes, last_text=any(found))

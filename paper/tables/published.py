@@ -71,18 +71,17 @@ class Published:
 
 
 @functools.cache
-def _rows() -> pandas.DataFrame:
+def rows() -> pandas.DataFrame:
     """All published rows; where both papers print one, EDropout's comes first."""
-    rows = pandas.read_csv(PATH, dtype=str, keep_default_na=False)
-    return rows.sort_values("paper", kind="stable")
+    return pandas.read_csv(PATH, dtype=str, keep_default_na=False).sort_values("paper", kind="stable")
 
 
 def find(dataset: str, model: str, method: str) -> Published | None:
     """The published row of our (dataset, model, method), or None."""
     if dataset not in DATASETS or model not in MODELS or method not in METHODS:
         return None
-    rows = _rows()
-    place = rows[(rows["dataset"] == DATASETS[dataset]) & (rows["model"] == MODELS[model])]
+    printed = rows()
+    place = printed[(printed["dataset"] == DATASETS[dataset]) & (printed["model"] == MODELS[model])]
     match = place[place["method"] == METHODS[method]]
     if match.empty:
         return None

@@ -33,6 +33,7 @@ rule collect:
         ),
         history=f"{PAPER}/history.csv",
         layers=f"{PAPER}/layers.csv",
+        reliability=f"{PAPER}/reliability.csv",
         setup=f"{PAPER}/setup.json",
         made_of=f"{PAPER}/made_of.txt",
     log:
@@ -88,6 +89,7 @@ rule figures:
         rows=rules.collect.output.rows,
         history=rules.collect.output.history,
         layers=rules.collect.output.layers,
+        reliability=rules.collect.output.reliability,
         statistics=rules.statistics.output[0],
     output:
         report(
