@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
+from dropouts.sampling import sample
 from harness.measure.metrics import evaluate, nonzero, parameters
 from harness.pruning.structured import remove
 from harness.runs.subject import CLASSES, RECIPE, SHAPE, EasyData, Subject
@@ -141,6 +142,23 @@ def check_can_be_copied_saved_and_loaded(subject: Subject) -> None:
             parameter.zero_()
     load_model(twin, str(path))
     assert torch.equal(logits(network), logits(twin)), "saving the weights and loading them changes the logits"
+
+
+def check_what_it_leaves_for_sampling_predicts(subject: Subject) -> None:
+    left = subject.outcome.task.run.sampled
+    if left is None:
+        return
+    outputs = sample(left, EasyData(examples=48, seed=3).x, RECIPE.samples)
+    assert tuple(outputs.shape) == (RECIPE.samples, 48, CLASSES), (
+        f"the network left for sampling gave logits of {tuple(outputs.shape[1:])} for 48 images of {CLASSES} classes"
+    )
+    assert bool(outputs.isfinite().all()), "the logits of the network left for sampling are not finite"
+    before = logits(subject.outcome.network)
+    error = float((before - logits(left)).abs().max())
+    assert error < TOLERANCE, (
+        f"without sampling, the network left for it gives logits that differ by {error:.1e} from those of the network "
+        "that fit returned: call task.also_sampled behind the last task.train"
+    )
 
 
 def pruned_share(subject: Subject) -> float:

@@ -26,6 +26,7 @@ RECIPE = Recipe.of(
     batch_size=16,
     optimizer={"name": "adadelta", "lr": 1.0, "rho": 0.9, "eps": 1e-6, "weight_decay": 1e-5},
     schedule={"step_epochs": 3, "gamma": 0.1},
+    samples=2,
 )
 
 

@@ -2,7 +2,8 @@
 
     python -m paper.statistics.compute --csv results/paper/quick.csv --out results/paper/quick/statistics
 
-writes paired.csv, pareto.csv, notes.txt and, where they can be made, ranks.csv and nemenyi.csv.
+writes paired.csv, pareto.csv, notes.txt and, where they can be made, ranks.csv and nemenyi.csv. Several tables are
+taken together, for ranks over all their data.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from paper.statistics.ranks import ranking
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--csv", required=True, type=Path)
+    parser.add_argument("--csv", required=True, type=Path, nargs="+")
     parser.add_argument("--out", required=True, type=Path, help="folder to write")
     options = parser.parse_args(arguments)
-    notes = write(read_rows(options.csv), options.out)
+    rows = pandas.concat(map(read_rows, options.csv), ignore_index=True)
+    notes = write(rows, options.out)
     for note in notes:
         print(note, file=sys.stderr)
     return 0

@@ -104,3 +104,14 @@ def test_with_three_seeds_the_rank_test_is_said_to_be_powerless(make_table):
     assert compute.power_note(paired_tests(rows)) == [
         "With 3 seeds Wilcoxon's test cannot fall below p = 0.25, even before correction."
     ]
+
+
+def test_several_tables_are_ranked_together(make_table, tmp_path):
+    methods = ["dense", "l1-30", "l1-50"]
+    tables = [
+        make_table("one", datasets=("digits",), methods=methods),
+        make_table("two", datasets=("mnist",), methods=methods),
+    ]
+    assert compute.main(["--csv", *map(str, tables), "--out", str(tmp_path / "both")]) == 0
+    ranks = pandas.read_csv(tmp_path / "both" / "ranks.csv")
+    assert set(ranks["method"]) == set(methods) and (ranks["blocks"] == 2).all()

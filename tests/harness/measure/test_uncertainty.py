@@ -11,6 +11,7 @@ from dropouts import Bernoulli
 from harness.kinds.classification import BINS, KIND, reliability
 from harness.kinds.regression import Regression, best_noise, log_likelihood, mixture_log_likelihood
 from harness.measure import uncertainty
+from harness.runs.cell import uncertain
 
 
 def test_mean_probabilities_are_averaged_and_not_logits():
@@ -77,3 +78,19 @@ def test_measured_by_sampling_on_the_test_set_and_on_outliers():
     assert found["top1"] == 1 and found["auroc"] == 1 and "samples" not in found
     drawn = uncertainty.measure(model, data, samples=20)["evaluation"]
     assert drawn["samples"] == 20 and drawn["loss"] > found["loss"]  # dropped inputs leave the bias alone
+
+
+def test_a_result_keeps_what_is_measured_everywhere_and_gains_what_sampling_says():
+    torch.manual_seed(0)
+    drawing = nn.Sequential(Bernoulli(0.5), nn.Linear(3, 2)).eval()
+    data = SimpleNamespace(val=[], test=[(torch.eye(3), torch.tensor([0, 1, 0]))], outliers=None, kind=KIND)
+    test = {"loss": 1.25, "top1": 0.5, "examples": 3}
+    alone = uncertain(drawing, None, data, 5, test)
+    assert alone["test"].items() >= test.items() and "brier" in alone["test"] and "sampled_test" not in alone
+    both = uncertain(drawing, drawing, data, 5, test)
+    assert both["sampled_test"]["samples"] == 5 and set(both["reliability"]) == {"test", "sampled_test"}
+
+
+def test_a_regression_without_sampling_gains_nothing():
+    data = SimpleNamespace(kind=Regression())
+    assert uncertain(nn.Linear(1, 1), None, data, 5, {"loss": 1.0}) == {}

@@ -40,6 +40,18 @@ def test_the_small_lstm_of_zaremba_has_its_size_and_a_tied_one_less():
     assert macs(tied, (35,), LANGUAGE) == macs(network, (35,), LANGUAGE) == 2_640_000
 
 
+def test_a_bag_of_words_knows_no_order_and_passes_over_what_fills_up():
+    network = make("bag_9_4_3", (5,), 2).eval()
+    assert parameters(network) == 9 * 4 + (4 + 1) * 3 + (3 + 1) * 2
+    sentence, turned, longer = (
+        torch.tensor([[2, 3, 3, 0]]),
+        torch.tensor([[3, 2, 3, 0]]),
+        torch.tensor([[2, 3, 3, 0, 0]]),
+    )
+    assert torch.allclose(network(sentence), network(turned)) and torch.equal(network(sentence), network(longer))
+    assert not torch.allclose(network(sentence), network(torch.tensor([[2, 2, 3, 0]])))
+
+
 @pytest.mark.parametrize(
     ("name", "shape", "kind"),
     [("mlp_6_5", (4,), "regression"), ("lenet_300_100", DIGITS, "classification"), ("lenet5", DIGITS, "classification"),

@@ -48,6 +48,11 @@ def test_the_quick_table_compares_every_method_that_prunes():
             "recipes.quick.batch_size' is 0: it must be greater than or equal to 1",
         ),
         (("recipes", "quick", "prune_epoch"), 20, "recipes.quick.prune_epoch' is 20: it must be less than epochs, 20"),
+        (
+            ("recipes", "words", "samples"),
+            9,
+            "recipes.words.samples' must be left out for dataset 'grammar': a language",
+        ),
         (("recipes", "quick", "optimizer"), {"name": "adadelta"}, "recipes.quick.optimizer.lr' is missing"),
         (("datasets", "digits", "source"), "cifar", "datasets.digits.source' is 'cifar': did you mean 'cifar10'"),
         (("datasets", "digits", "recipe"), "quik", "datasets.digits.recipe.*did you mean 'quick'"),

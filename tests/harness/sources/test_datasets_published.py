@@ -5,6 +5,7 @@ import hashlib
 import pickle
 import resource
 import tarfile
+from types import SimpleNamespace
 
 import numpy
 import pytest
@@ -13,7 +14,8 @@ from raw_data import idx, md5, numbered, pack, picture, write_cifar, write_idx
 from scipy.io import savemat
 from torchvision import datasets
 
-from harness.data import prepared
+from harness.config.recipe import Augmentation
+from harness.data import dataset, prepared
 from harness.data.prepared import DataError
 from harness.sources import flowers
 from harness.sources import idx as idx_source
@@ -45,6 +47,21 @@ def test_idx_files_are_read_and_split_ninety_to_ten(tmp_path, monkeypatch, sourc
     assert both.shape == (100, 1, 28, 28) and sorted(both[:, 0, 5, 5].tolist()) == list(range(100))
     for split in prepared.SPLITS:
         assert torch.equal(tensors[f"{split}_x"][:, 0, 0, 0] % 10, tensors[f"{split}_y"])
+
+
+def test_test_images_of_another_dataset_are_stored_beside_as_outliers(tmp_path, monkeypatch):
+    write_idx(tmp_path, monkeypatch, datasets.MNIST)
+    write_idx(tmp_path, monkeypatch, datasets.FashionMNIST, test=30)
+    tensors = stored(tmp_path, "mnist", outliers="fashion").tensors
+    assert tensors["outliers_x"].shape == (30, 1, 28, 28) and len(tensors["test_y"]) == 20
+    recipe = SimpleNamespace(batch_size=8, eval_batch_size=7, augment=Augmentation(), threads=1)
+    data = dataset.load(tmp_path / "out" / "data.safetensors", recipe=recipe, device="cpu", seed=1)
+    assert sum(len(x) for x, _ in data.outliers) == 30
+    write_cifar(tmp_path, monkeypatch)
+    with pytest.raises(
+        DataError, match=r"outliers' names images of 3 x 32 x 32 and those of the dataset .* 1 x 28 x 28"
+    ):
+        stored(tmp_path, "mnist", outliers="cifar10")
 
 
 @pytest.mark.parametrize("source", ["mnist", "fashion"])

@@ -11,7 +11,7 @@ import torch
 
 from harness.data import dataset
 from harness.data.prepared import END, DataError, read
-from harness.sources import grammar, table, text
+from harness.sources import grammar, sentences, table, text
 from harness.sources.download import Archive
 from harness.sources.prepare import prepare
 
@@ -187,3 +187,45 @@ def test_what_is_wrong_with_a_uci_set_is_said(uci):
 def test_all_nine_published_sets_are_known():
     names = {line.split()[1].split("/")[0] for line in table.UCI_MD5.read_text().splitlines()}
     assert len(names) == 9 and "protein-tertiary-structure" in names
+
+
+@pytest.fixture
+def polarity(tmp_path, monkeypatch):
+    """Twenty short sentences in the form of the published archive, whose MD5 is its own."""
+    path = tmp_path / "text" / "sentence_polarity.zip"
+    path.parent.mkdir()
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("sentence_polarity/rt-polarity.neg", "a dull film .\n" * 10)
+        archive.writestr("sentence_polarity/rt-polarity.pos", "a caf\u00e9 of a film\n" * 9 + "rare\n\n")
+    published = Archive(path.name, md5(path.read_bytes()), ("https://nowhere.example/x",))
+    monkeypatch.setattr(sentences, "POLARITY", published)
+    return tmp_path
+
+
+def test_sentences_become_numbers_of_words_the_commonest_first(polarity):
+    found = sentences.read_polarity(polarity, words=4, download=False)
+    assert found.class_names == ["negative", "positive"] and found.y.tolist() == [0] * 10 + [1] * 10
+    unknown, nothing, a, film = sentences.UNKNOWN, sentences.NOTHING, 2, 3
+    assert found.x[0].tolist() == [a, unknown, film, unknown, nothing]
+    assert found.x[10].tolist() == [a, unknown, unknown, a, film] and found.x[19].tolist() == [unknown] + 4 * [nothing]
+    everything = sentences.read_polarity(polarity, words=None, download=False)
+    assert everything.x.max() == 8 and sentences.UNKNOWN not in everything.x
+
+
+def test_sentences_are_a_classification_whose_words_are_not_standardised(polarity):
+    prepare("lines", {"source": "polarity", "recipe": "r", "vocabulary": 5}, root=polarity, out=polarity / "out")
+    data = load(polarity / "out")
+    assert (data.kind.name, data.num_classes, data.input_shape) == ("classification", 2, (5,))
+    x, y = next(iter(data.train.epoch(0)))
+    assert x.dtype == y.dtype == torch.int64 and x.min() >= 0 and x.max() <= 4
+    assert [part.num_examples for part in (data.train, data.val, data.test)] == [14, 2, 4]
+
+
+def test_a_damaged_archive_of_sentences_is_named(polarity, monkeypatch):
+    path = polarity / "text" / "sentence_polarity.zip"
+    path.write_bytes(b"no zip")
+    with pytest.raises(DataError, match="is not the published file"):
+        sentences.read_polarity(polarity, words=None, download=False)
+    monkeypatch.setattr(sentences, "POLARITY", Archive(path.name, md5(b"no zip"), ()))
+    with pytest.raises(DataError, match="is truncated or damaged"):
+        sentences.read_polarity(polarity, words=None, download=False)
