@@ -33,6 +33,7 @@ def test_the_type_checker_finds_nothing():
 def test_the_type_checker_finds_what_a_method_gets_wrong(tmp_path):
     path = tmp_path / "fit.py"
     path.write_text(WRONG)
-    found = [line for line in mypy("--config-file", "pyproject.toml", str(path)) if str(path) in line]
+    # By its name: what mypy remembers of the same text names the folder of an earlier run.
+    found = [line for line in mypy("--config-file", "pyproject.toml", str(path)) if path.name in line]
     wrong = {number for number, line in enumerate(WRONG.splitlines(), 1) if "task." in line or "EDropout(" in line}
     assert {int(line.split(":")[1]) for line in found} == wrong

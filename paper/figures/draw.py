@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pandas
 
-from paper.figures import curves, layers, ranking_plot, reliability, speed, tradeoffs
+from paper.figures import curves, layers, ranking_plot, reliability, speed, time, tradeoffs
 from paper.figures.canvas import Plot, save
 from paper.figures.style import looks
 from paper.rows.summary import read_rows
@@ -59,6 +59,7 @@ def plots(csv: Path, statistics: Path) -> Iterator[Plot]:
     # One look for the whole table, so that a hole in one figure does not recolour it.
     look = looks(planned["method"])
     yield from tradeoffs.plots(pandas.read_csv(statistics / "pareto.csv"), look)
+    yield from time.plots(rows, look)
     yield from ranking_plot.plots(statistics, look)
     yield from curves.plots(history, look)
     yield from speed.plots(rows, look)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from paper.figures.canvas import Plot
 from paper.figures.style import Look, grid
-from paper.rows.summary import GROUP, aggregate
+from paper.rows.summary import GROUP, aggregate, training_seconds
 
 
 def plots(rows: pandas.DataFrame, look: dict[str, Look]) -> Iterator[Plot]:
@@ -24,7 +24,8 @@ def plots(rows: pandas.DataFrame, look: dict[str, Look]) -> Iterator[Plot]:
     for dataset in data["dataset"].unique():
         caption = (
             f"{dataset}: time of a training step over that of the dense network with the same seed; mean and 95 % "
-            "interval over seeds, cut by the panel. Cells that ran side by side on one machine slow each other."
+            "interval over seeds, cut by the panel. Of processors where training was on one, since cells that run side "
+            "by side slow each other on the wall."
         )
         yield Plot(f"step-time-{dataset}", caption, data[data["dataset"] == dataset], partial(draw, look=look))
 
@@ -32,6 +33,7 @@ def plots(rows: pandas.DataFrame, look: dict[str, Look]) -> Iterator[Plot]:
 def ratios(rows: pandas.DataFrame) -> pandas.DataFrame:
     """Mean, interval and n of the ratio by (dataset, model, method), paired by seed."""
     rows = rows[rows["evaluation"].eq("pruned")]
+    rows = rows.assign(step_ms=rows["step_ms"] * training_seconds(rows) / rows["train_seconds"])
     key = ["dataset", "model", "seed"]
     dense = rows.loc[rows["method"] == "dense", [*key, "step_ms"]]
     paired = rows.merge(dense, on=key, suffixes=("", "_dense"))

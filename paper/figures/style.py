@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
+from paper.rows.row import rule_of
+
 STYLES = ["default", Path(__file__).with_name("style.mplstyle")]
 """Of the user's own matplotlibrc nothing is left."""
 COLUMN, PAGE, TALLEST = 3.4, 7.0, 9.0
@@ -37,11 +39,6 @@ class Look:
     colour: str
     marker: str
     dash: Any
-
-
-def rule_of(method: str) -> str:
-    """The rule that a variant belongs to: `l1-30` is a variant of `l1`."""
-    return method.split("-")[0]
 
 
 def looks(methods: Iterable[str], *, by_rule: bool = True) -> dict[str, Look]:
@@ -80,6 +77,11 @@ def grid(panels: int, *, height: float = 2.0, columns: int = 3, **options: Any) 
     for unused in flat[panels:]:
         unused.remove()
     return figure, flat[:panels]
+
+
+def line_handle(name: str, look: Look) -> Line2D:
+    """How a legend shows a method that is drawn as a line with markers."""
+    return Line2D([], [], color=look.colour, marker=look.marker, ls=look.dash, lw=0.9, label=name)
 
 
 def legend_below(figure: Figure, handles: list[Line2D]) -> None:

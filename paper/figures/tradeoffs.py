@@ -14,7 +14,8 @@ from matplotlib.lines import Line2D
 
 from harness import kinds
 from paper.figures.canvas import Plot
-from paper.figures.style import Look, frame, grid, legend_below, present, rule_of
+from paper.figures.style import Look, frame, grid, legend_below, present
+from paper.rows.row import rule_of
 from paper.statistics.pareto import COSTS
 
 LEAST = 1e-6
@@ -40,7 +41,7 @@ def plots(points: pandas.DataFrame, look: dict[str, Look]) -> Iterator[Plot]:
             yield Plot(f"{_subject(main)}-{dataset}", caption, kept, partial(draw_accuracy, look=look))
         if not part.empty:
             caption = (
-                f"{dataset}: test {main.words} against three costs. Filled points are on the Pareto front (no other "
+                f"{dataset}: test {main.words} against four costs. Filled points are on the Pareto front (no other "
                 "method is as good in both and better in one); hollow points are not."
             )
             yield Plot(f"pareto-{dataset}", caption, part, partial(draw_pareto, look=look))

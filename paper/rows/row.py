@@ -6,17 +6,18 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from harness import kinds
+from harness.plan.code import digest
 
 CELL = [
     *("dataset", "model", "method", "tried", "evaluation", "seed"),
-    *("status", "error", "config_hash", "protocol", "kind"),
+    *("status", "error", "config_hash", "protocol", "kind", "data"),
 ]
 MEASURED = [
     *("kept_ratio", "parameters", "dense_parameters", "nonzero", "macs", "dense_macs"),
     *("file_bytes", "dense_file_bytes", "compressed_bytes"),
     *("dense_epochs", "own_epochs", "total_epochs"),
     *("latency_ms", "dense_latency_ms", "latency_batch", "latency_threads", "latency_device"),
-    *("seconds", "train_seconds", "step_ms", "authors_kept_ratio"),
+    *("seconds", "train_seconds", "train_cpu_seconds", "step_ms", "authors_kept_ratio"),
     *("hardware", "torch", "commit", "dirty", "path"),
 ]
 """What is measured whatever the kind of task. Fractions are fractions, times say their unit, MACs are
@@ -43,6 +44,11 @@ def columns(names: Iterable[str], *, calibrated: bool = False) -> list[str]:
     return [*CELL, *dict.fromkeys([*evaluation, "examples", *val, "chance"]), *MEASURED]
 
 
+def rule_of(method: str) -> str:
+    """The rule that a variant belongs to: `l1-30` is a variant of `l1`."""
+    return method.partition("-")[0]
+
+
 def kind_of(cell: Mapping[str, Any]) -> kinds.Kind:
     """The kind of a planned cell."""
     return kinds.named(cell.get("kind", kinds.DEFAULT))
@@ -66,8 +72,9 @@ def finished(cell: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, A
     main = kind_of(cell).main.name
     row |= {"val_loss": val.get("loss"), f"val_{main}": val.get(main)}
     row |= {"protocol": metrics["protocol"], "chance": metrics.get("chance")}
+    row["data"] = digest((metrics.get("config") or {}).get("data"))[:8]
     row |= {key: budget.get(key) for key in ("dense_epochs", "own_epochs", "total_epochs")}
-    row |= {key: time.get(key) for key in ("seconds", "train_seconds", "step_ms")}
+    row |= {key: time.get(key) for key in ("seconds", "train_seconds", "train_cpu_seconds", "step_ms")}
     row |= {key: provenance.get(key) for key in ("commit", "dirty")}
     hardware = provenance.get("hardware") or {}
     row["hardware"] = hardware.get("gpu") or hardware.get("processor")

@@ -17,12 +17,12 @@ GROUP = ["dataset", "model", "method"]
 FEW_SEEDS = 3
 """Below this many seeds an interval says next to nothing, and a warning is shown."""
 
-WORDS = ["error", "tried", "commit", "config_hash", "path", "hardware", "torch", "latency_device"]
+WORDS = ["error", "tried", "data", "commit", "config_hash", "path", "hardware", "torch", "latency_device"]
 """Columns that stay text even where all entries look like numbers or are empty."""
 
 MEASURED = [
     *("kept_ratio", "nonzero", "macs", "macs_ratio"),
-    *("latency_ms", "latency_ratio", "total_epochs", "authors_kept_ratio", "step_ms"),
+    *("latency_ms", "latency_ratio", "cost_ratio", "total_epochs", "authors_kept_ratio", "step_ms"),
 ]
 
 
@@ -37,7 +37,25 @@ def read_rows(path: Path | str) -> pandas.DataFrame:
     return rows.assign(
         macs_ratio=rows["macs"] / rows["dense_macs"],
         latency_ratio=rows["latency_ms"] / rows["dense_latency_ms"],
+        cost_ratio=_cost(rows),
     )
+
+
+def training_seconds(rows: pandas.DataFrame) -> pandas.Series:
+    """What training took: time of processors where it was on one, otherwise on the wall."""
+    if "train_cpu_seconds" not in rows:
+        return pandas.Series(math.nan, index=rows.index)  # Written before it was measured.
+    return rows["train_cpu_seconds"].where(rows["latency_device"].eq("cpu"), rows["train_seconds"])
+
+
+def _cost(rows: pandas.DataFrame) -> pandas.Series:
+    """Training time of each row, its share of the dense training that it starts from included, over that of the dense
+    network of the same seed: of processors where training was on one, otherwise on the wall."""
+    own = training_seconds(rows)
+    cell = ["dataset", "model", "seed"]
+    dense = rows[cell].assign(seconds=own, epochs=rows["total_epochs"])[rows["method"].eq("dense")]
+    dense = rows[cell].merge(dense, on=cell, how="left").set_index(rows.index)
+    return (own + dense["seconds"] * rows["dense_epochs"] / dense["epochs"]) / dense["seconds"]
 
 
 def half_width(deviation: pandas.Series, count: pandas.Series) -> pandas.Series:

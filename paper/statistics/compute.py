@@ -2,8 +2,8 @@
 
     python -m paper.statistics.compute --csv results/paper/quick.csv --out results/paper/quick/statistics
 
-writes paired.csv, pareto.csv, notes.txt and, where they can be made, ranks.csv and nemenyi.csv. Several tables are
-taken together, for ranks over all their data.
+writes paired.csv, equal_time.csv, pareto.csv, notes.txt and, where they can be made, ranks.csv and nemenyi.csv. Several
+tables are taken together, for ranks over all their data.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas
 
 from paper.rows.summary import main_metrics, read_rows, seed_warning, summarise
+from paper.statistics.equal_time import equal_time
 from paper.statistics.paired import paired_tests
 from paper.statistics.pareto import pareto
 from paper.statistics.ranks import ranking
@@ -39,6 +40,7 @@ def write(rows: pandas.DataFrame, folder: Path) -> list[str]:
     notes = [note for note in [seed_warning(summary)] if note]
     tests = paired_tests(rows)
     save(tests, folder / "paired.csv")
+    save(equal_time(rows), folder / "equal_time.csv")
     save(pareto(summary), folder / "pareto.csv")
     notes += power_note(tests)
     result = ranking(summary)

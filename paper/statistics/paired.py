@@ -55,7 +55,7 @@ def paired_tests(rows: pandas.DataFrame) -> pandas.DataFrame:
     table = pandas.DataFrame(lines, columns=COLUMNS[:-3])
     for test in ("t_p", "wilcoxon_p"):
         table[f"{test}_holm"] = holm(table[test])
-    table["result"] = [_result(row) for row in table.itertuples()]
+    table["result"] = [result_of(row) for row in table.itertuples()]
     return table[COLUMNS]
 
 
@@ -89,7 +89,8 @@ def holm(values: pandas.Series) -> pandas.Series:
     return corrected
 
 
-def _result(row: object) -> str:
+def result_of(row: object) -> str:
+    """In words what a line with the corrected t test and the difference says."""
     if math.isnan(row.t_p_holm):
         return "too few seeds"
     if row.t_p_holm >= ALPHA:

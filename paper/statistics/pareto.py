@@ -10,6 +10,7 @@ COSTS = {
     "kept_ratio": "kept parameters (%)",
     "macs_ratio": "MACs (% of dense)",
     "latency_ratio": "latency (% of dense)",
+    "cost_ratio": "training time (% of dense)",
 }
 
 

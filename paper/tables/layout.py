@@ -9,10 +9,12 @@ import pandas
 
 from harness import kinds
 from paper.rows.summary import problems, seed_warning, summarise
+from paper.statistics.equal_time import equal_time
 from paper.tables import published, published_rows
 from paper.tables.calibration import calibration
 from paper.tables.claims import claims
 from paper.tables.page import NONE, Cell, Page, Table, mean, plain, quantity, text
+from paper.tables.significance import equal_time_table
 
 COMPARISON_CAPTION = (
     "Mean ± 95 % interval (Student's t) over n seeds, on the test set. Kept: non-zero parameters after physical "
@@ -20,7 +22,8 @@ COMPARISON_CAPTION = (
     "ChannelNet, has an architecture of its own; a row named (full) evaluates the same training with all weights, one "
     "named (sampled) averages the predictions of passes that draw. "
     "MACs: multiply-accumulates of one forward pass of one example. Latency ratio: median forward time over that of "
-    "the dense network measured beside it. Epochs: training behind the row, the dense start included."
+    "the dense network measured beside it. Epochs: training behind the row, the dense start included. Cost: its time, "
+    "over that of the dense network with the same seed; of processors where training was on one, otherwise on the wall."
 )
 REPRODUCTION_CAPTION = (
     "Ours (mean ± 95 % interval over seeds) beside the published number (pub.), which is never averaged with ours and "
@@ -52,6 +55,9 @@ def page(name: str, rows: pandas.DataFrame) -> Page:
         claim_table = claims(rows, dataset)
         if claim_table:
             tables.append(claim_table)
+    at_equal_time = equal_time(rows)
+    if len(at_equal_time):
+        tables.append(equal_time_table(at_equal_time))
     return Page(name, warnings, holes, tables)
 
 
@@ -59,7 +65,7 @@ def comparison(dataset: str, part: pandas.DataFrame, found: list[published.Publi
     """All methods on one dataset; published top-1 and verdict only where a paper has such rows."""
     kind = kinds.named(part["kind"].iloc[0])
     columns = ["Model", "Method", "n", *(metric.heading for metric in kind.metrics), "Kept %", "Parameters", "MACs"]
-    columns += ["Latency ratio", "Epochs"]
+    columns += ["Latency ratio", "Epochs", "Cost"]
     rows = [_ours(row, kind) for row in part.itertuples()]
     caption = f"{COMPARISON_CAPTION} {kind.caption}".rstrip()
     if any(found):
@@ -82,6 +88,7 @@ def _ours(row: Any, kind: kinds.Kind) -> list[Cell]:
         *(quantity(row.nonzero), quantity(row.macs)),
         mean(row.latency_ratio, row.latency_ratio_half, digits=2),
         plain(row.total_epochs),
+        mean(row.cost_ratio, row.cost_ratio_half, digits=2),
     ]
 
 

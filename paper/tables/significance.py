@@ -31,6 +31,28 @@ def paired_table(paired: pandas.DataFrame, title: str = "Paired tests over seeds
     return Table(title, caption, columns, rows, left=3, last_text=True)
 
 
+def equal_time_table(tests: pandas.DataFrame) -> Table:
+    """What `equal_time` gives, to be read."""
+    columns = ["Model", "Against", "Method", "Recipe of", "Epochs", "Time ratio", "n", "Difference", "95 % (t)"]
+    columns += ["p (t)", "Holm", "Result"]
+    rows = [
+        [
+            *(text(row.model), text(row.reference), text(row.method), text(row.dataset)),
+            *(plain(row.epochs), plain(row.time_ratio, 2), plain(row.pairs)),
+            plain(row.difference, digits := kinds.named(row.kind).main.digits),
+            *(_interval(row.t_low, row.t_high, digits), plain(row.t_p, 4), plain(row.t_p_holm, 4), text(row.result)),
+        ]
+        for row in tests.itertuples()
+    ]
+    caption = (
+        f"Difference in test {_units(tests) or 'metrics'}, to the dense network and to the dropout that validation "
+        "prefers, both with the shortest recipe. A method stands with its longest recipe that takes no more training "
+        "time (of processors where training was on one), or with the shortest if all take more: see the time ratio. "
+        "Paired by seeds, Student's t, corrected by Holm over all lines."
+    )
+    return Table("At equal training time", caption, columns, rows, left=4, last_text=True)
+
+
 def _units(paired: pandas.DataFrame) -> str:
     """The metrics in words: "top-1, in percentage points"."""
     found = [kinds.named(name).main for name in paired["kind"].unique()]

@@ -141,14 +141,15 @@ def test_an_axis_is_framed_by_the_means_and_passes_no_limit_by_far():
     assert low == 30 and 100 < high < 105
 
 
-def test_step_times_are_paired_by_seed():
-    line = {"dataset": "d", "model": "m", "evaluation": "pruned"}
+@pytest.mark.parametrize(("device", "first"), [("cpu", 3.0), ("cuda", 1.5)])
+def test_step_times_are_paired_by_seed_and_of_processors_where_training_was_on_one(device, first):
+    line = {"dataset": "d", "model": "m", "evaluation": "pruned", "latency_device": device, "train_seconds": 2.0}
     times = {("dense", 1): 10.0, ("dense", 2): 20.0, ("edropout", 1): 15.0, ("edropout", 2): 50.0}
     rows = pandas.DataFrame(
         [{**line, "method": name, "seed": seed, "step_ms": ms} for (name, seed), ms in times.items()]
-    )
+    ).assign(train_cpu_seconds=[1.0, 1.0, 2.0, 1.0])
     ratio = speed.ratios(rows).set_index("method")["ratio"]
-    assert ratio["dense"] == 1 and ratio["edropout"] == pytest.approx((1.5 + 2.5) / 2)
+    assert ratio["dense"] == 1 and ratio["edropout"] == pytest.approx((first + 2.5) / 2)
 
 
 def test_a_network_of_many_layers_fits(tmp_path):

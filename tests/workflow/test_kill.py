@@ -1,5 +1,6 @@
 """SIGKILL at random moments, of trainers, of Snakemake or of both: the results are those of an undisturbed run."""
 
+import csv
 import hashlib
 import json
 import os
@@ -53,9 +54,9 @@ def lasting(folder):
         for volatile in ("time", "latency", "provenance"):
             metrics.pop(volatile, None)
         weights = hashlib.sha256((path.parent / "model.safetensors").read_bytes()).hexdigest()
-        history = [line.split(",") for line in (path.parent / "history.csv").read_text().splitlines()]
-        timed = history[0].index("seconds")
-        rows = [row[:timed] + row[timed + 1 :] for row in history]
+        with open(path.parent / "history.csv") as handle:
+            history = list(csv.DictReader(handle))
+        rows = [{name: value for name, value in row.items() if not name.endswith("seconds")} for row in history]
         outcome[str(path.relative_to(folder))] = (metrics, weights, rows)
     return outcome
 

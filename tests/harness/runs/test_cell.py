@@ -95,5 +95,6 @@ def test_latency_is_measured_on_a_smaller_batch_where_memory_ends(monkeypatch):
 
 
 def test_step_time_is_the_mean_over_all_steps():
-    history = [{"seconds": 1.0, "steps": 10}, {"seconds": 3.0, "steps": 10}, {"seconds": 0.1, "steps": 1}]
-    assert cell.training_time(history) == {"train_seconds": 4.1, "step_ms": 195.2381}
+    times = [(1.0, 0.5, 10), (3.0, 2.5, 10), (0.1, 0.1, 1)]
+    history = [dict(zip(("seconds", "cpu_seconds", "steps"), row, strict=True)) for row in times]
+    assert cell.training_time(history) == {"train_seconds": 4.1, "train_cpu_seconds": 3.1, "step_ms": 195.2381}

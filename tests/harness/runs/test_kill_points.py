@@ -43,7 +43,9 @@ def lasting(folder):
         del metrics[volatile]
     weights = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("[ms]*.safetensors"))]
     with open(folder / "history.csv") as handle:
-        history = [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(handle)]
+        history = [
+            {key: value for key, value in row.items() if not key.endswith("seconds")} for row in csv.DictReader(handle)
+        ]
     return metrics, weights, history
 
 

@@ -59,7 +59,7 @@ def same(left, right):
 
 def rows(folder):
     with open(folder / "history.csv") as handle:
-        kept = [name for name in next(csv.reader(handle)) if name != "seconds"]
+        kept = [name for name in next(csv.reader(handle)) if not name.endswith("seconds")]
         handle.seek(0)
         return [{name: row[name] for name in kept} for row in csv.DictReader(handle)]
 
