@@ -78,6 +78,11 @@ def check_state(state: Any, own: Mapping[str, Any], units: Units) -> None:
         if not isinstance(value, Tensor) or value.shape != own[name].shape or not _alike(value, own[name]):
             found = f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(f"the saved {name} is {found}, this search has {tuple(own[name].shape)} {own[name].dtype}")
+    if (own["moments"] is None) != (state["moments"] is None):
+        raise ValueError("the saved state and this search differ in whether they go by energies with curvature")
+    for value, expected in zip(state["moments"] or (), own["moments"] or (), strict=True):
+        if not isinstance(value, Tensor) or value.shape != expected.shape:
+            raise ValueError(f"the saved moments are not those of {units.num_units} units")
     states = [*state["population"].cpu(), *([] if state["frozen_state"] is None else [state["frozen_state"]])]
     for entry in states:
         if not isinstance(entry, Tensor) or entry.shape != (units.num_units,) or entry.dtype != torch.bool:

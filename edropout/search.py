@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from edropout import evolution
+from edropout.budget import Budget
 from edropout.checks import (
     check_batch,
     check_counts,
@@ -39,12 +40,13 @@ from edropout.target import Target
 
 @dataclass(frozen=True)
 class KeptRatio:
-    """Shares in [0, 1] of what is kept: physically, in the authors' accounting, in units; by layer physically."""
+    """Shares in [0, 1] of what is kept: physically, in the authors' accounting, in units; by layer; of the MACs."""
 
     physical: float
     authors: float
     units: float
     layers: dict[str, float]
+    macs: float
 
 
 class EDropout(States):
@@ -77,8 +79,9 @@ class EDropout(States):
         units: What can be dropped; None for `Units(model)`.
         candidates_per_step: States that get a candidate on each batch, taking turns; None for all of them as in the
             paper. Half of them halve the cost of the search, each candidate is still measured exactly.
-        target: Share of parameters to reach by a gradual descent from the full network; None for the paper's search,
-            whose pruning rate is not controlled. With a target the states start full and `initial_kept` is not used.
+        target: Size or cost to reach by a gradual descent from the full network; None for the paper's search, whose
+            pruning rate is not controlled. With a target the states start full and `initial_kept` is not used; one that
+            goes "by" something else than the population has one state and no candidates, and freezes by itself.
         seed: Of all randomness of the search; the same on all ranks.
         example: (batch, ...) one input, on the model's device; with it `prune` and `kept_ratio` work before the first
             batch, as after `load_state_dict`.
@@ -185,7 +188,10 @@ class EDropout(States):
         if plan is not self._plan:
             self._plan, self._parts = plan, parts(engine.modules, plan)
         self._averaged, self._credit = False, None
-        return criterion(outputs, y)
+        found = criterion(outputs, y)
+        if self._learns and self.moments is not None:
+            self._weights.watch(found, len(x), [*self.model.parameters()], summed=self.target.summed)
+        return found
 
     def step(
         self,
@@ -218,10 +224,10 @@ class EDropout(States):
         def learn() -> None:
             nonlocal learned
             self.average_gradients()
-            if self.target is not None and self.target.informed and not self.frozen and not learned:
+            if self.target is not None and self._learns and not learned:
                 if scaler is not None:
                     _unscale_(scaler, optimizer)
-                self._learn_scores(optimizer, self.target.memory)
+                self._learn(optimizer, self.target, 1.0 if scaler is None else scaler.get_scale())
                 learned = True
 
         again = None
@@ -303,6 +309,7 @@ class EDropout(States):
             authors=sum(left for left, _ in authors.values()) / sum(full for _, full in authors.values()),
             units=float(self.best_state.float().mean()),
             layers={layer: left / full for layer, (left, full) in physical.items()},
+            macs=Budget(engine, {"macs": 1.0}).left(self.best_state)["macs"],
         )
 
     def __reduce__(self) -> Any:

@@ -13,10 +13,12 @@ from torch.optim import Optimizer
 
 from edropout import evolution
 from edropout.checks import check_state
+from edropout.curvature import ExampleWeights, Moments
+from edropout.descent import Descent
 from edropout.energy import Energy, batch_energy
 from edropout.subnetworks.engine import Engine, first_examples
 from edropout.subnetworks.units import Units
-from edropout.target import Target, count_for_share, hold, unit_scores
+from edropout.target import Target, count_for_share, drawn_by_lot, hold, unit_scores
 
 # Sizes of inputs whose analysis is kept: enough for multi-scale training, and bounded.
 SIZES_KEPT = 8
@@ -30,7 +32,8 @@ class States:
     Attributes:
         population: (population_size, num_units) bool.
         energies: (population_size,) float, infinite before the first batch.
-        scores: (num_units,) float, of the units' worth, learned with a target.
+        scores: (num_units,) float, of the units' worth, learned with a target or drawn by lot.
+        moments: What energies with curvature are made of; None unless the target goes by them.
         frozen_state: (num_units,) bool once it is final, else None.
         epoch, steps: Epochs that were closed and batches on which the population has evolved.
         history: Values of each epoch.
@@ -60,9 +63,15 @@ class States:
         units.check(model)
         self.model, self.units, self.target, self.generator = model, units, target, generator
         kept = initial_kept if target is None else 1.0
+        size = 1 if target is not None and target.alone else size
         self.population = units.repair_(evolution.initial_population(size, units.num_units, kept, generator))
         self.energies = torch.full((size,), torch.inf, device=generator.device)
         self.scores = torch.zeros(units.num_units, device=generator.device)
+        self.moments: Moments | None = None
+        if target is not None and target.by == "lot":
+            self.scores = drawn_by_lot(units, generator)
+        elif target is not None and target.by == "curvature":
+            self.moments = Moments.none(2 * units.num_units, generator.device)
         self.frozen_state: Tensor | None = None
         self.epoch = self.steps = 0
         self.history: list[dict[str, float]] = []
@@ -70,7 +79,10 @@ class States:
         self._sums = {"best_energy": 0.0, "mean_energy": 0.0}
         self._steps_of_epoch = 0
         self._evolved = False  # since the last step
-        self._credit: tuple[Tensor, Tensor] | None = None  # scores before this step, and what it has added to them
+        # Scores or moments before this step, and what it has added to them.
+        self._credit: tuple[Any, Tensor] | None = None
+        self._weights = ExampleWeights()
+        self._path: Descent | None = None
         self._engines: list[Engine] = []  # of the input sizes that were met last, the latest at the end
 
     @property
@@ -88,13 +100,13 @@ class States:
         steps = self._steps_of_epoch
         # Energies are known only where the population evolved: an epoch after the freeze has none.
         values = {name: total / steps for name, total in self._sums.items() if steps}
-        values["diversity"] = 0.0 if self.frozen else evolution.diversity(self.population)
+        values["diversity"] = 0.0 if self.frozen or self._alone else evolution.diversity(self.population)
         values["kept_units"] = float(self.best_state.float().mean())
         self.history.append(values)
         self._sums = dict.fromkeys(self._sums, 0.0)
         self._steps_of_epoch = 0
         self.epoch += 1
-        if not self.frozen and self.freeze_epoch is not None and self.epoch >= self.freeze_epoch:
+        if not (self.frozen or self._alone) and self.freeze_epoch is not None and self.epoch >= self.freeze_epoch:
             self.freeze()
         return values
 
@@ -102,12 +114,14 @@ class States:
         """Makes the best state final: from now on its sub-network is trained, without evolution.
 
         Raises:
-            ValueError: There is a target, and no batch has been seen yet, so shapes are unknown.
+            ValueError: There is a target, and no batch has been seen yet, so shapes or energies are unknown.
         """
         if self.target is None:
             self.frozen_state = self.best_state.clone()
+        elif self.target.alone:
+            self._descend(self._seen_engine(), self.target, self.target.stages)
         else:
-            self.frozen_state = self._exactly(self.target.kept, self.best_state, self.target)
+            self.frozen_state = self._exactly(self.target.share(self.target.stages), self.best_state, self.target)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that later decisions depend on, to be saved with torch.save."""
@@ -115,6 +129,7 @@ class States:
             "population": self.population.clone(),
             "energies": self.energies.clone(),
             "scores": self.scores.clone(),
+            "moments": None if self.moments is None else (self.moments.seen.clone(), self.moments.sums.clone()),
             "stage": (self._stage, self._count),
             "frozen_state": None if self.frozen_state is None else self.frozen_state.clone(),
             "generator": self.generator.get_state(),
@@ -137,6 +152,8 @@ class States:
         self.population = state["population"].to(device, copy=True)
         self.energies = state["energies"].to(device, copy=True)
         self.scores = state["scores"].to(device, copy=True)
+        if self.moments is not None:
+            self.moments = Moments(*(values.to(device, copy=True) for values in state["moments"]))
         self._stage, self._count = state["stage"]
         frozen = state["frozen_state"]
         self.frozen_state = None if frozen is None else frozen.to(device, copy=True)
@@ -146,8 +163,13 @@ class States:
         self._sums, self._evolved = dict(state["sums"]), state["evolved"]
 
     def _evolve(self, engine: Engine, x: Tensor, y: Any) -> None:
-        """Mutation, crossover, selection on one batch."""
-        if self.target is not None and self.target.stage(self.steps) == 0:
+        """Mutation, crossover, selection on one batch; with a target the next stage of its descent."""
+        if self.target is not None and self.steps == 0:
+            self._descent(engine, self.target).check_reach()
+        if self.target is not None and (self.target.alone or self.target.stage(self.steps) == 0):
+            stage = self.target.stage(self.steps)
+            if stage != self._stage:
+                self._descend(engine, self.target, stage)
             self.steps += 1
             return
         stage, count, population = self._held(self.population)
@@ -202,24 +224,53 @@ class States:
         def of(count: int) -> Tensor:
             return self.units.repair_(hold(state[None], count, self.scores, quiet, self.generator))[0]
 
-        return of(count_for_share(share, self.units.num_units, lambda count: engine.share(of(count))))
+        used = self._descent(engine, target).budget.used
+        return of(count_for_share(share, self.units.num_units, lambda count: used(of(count))))
 
-    def _learn_scores(self, optimizer: Optimizer, memory: float) -> None:
+    def _descend(self, engine: Engine, target: Target, stage: int) -> None:
+        """Brings the one state down to its stage, without candidates; the last stage makes it final."""
+        worth = self.scores if self.moments is None else self.moments
+        self.population = self._descent(engine, target).state_at(stage, self.best_state, worth)[None]
+        self._stage = stage
+        if stage == target.stages:
+            self.frozen_state = self.population[0].clone()
+
+    def _descent(self, engine: Engine, target: Target) -> Descent:
+        if self._path is None or self._path.engine is not engine:
+            self._path = Descent(engine, self.units, target)
+        return self._path
+
+    def _learn(self, optimizer: Optimizer, target: Target, scale: float) -> None:
         """Updates the moving averages of the units that were kept in the last backward.
 
         Several optimisers that share a step add up their parameters' parts, each before it moves them.
         """
-        engine = self._seen_engine()
-        if self._credit is None:
-            self._credit = self.scores, torch.zeros_like(self.scores)
+        engine, device = self._seen_engine(), self.population.device
         own = {parameter for group in optimizer.param_groups for parameter in group["params"]}
-        before, found = self._credit
+        before, found = self._credit or (self.moments or self.scores, torch.zeros(self.units.num_units, device=device))
         found = found + unit_scores(self.units, engine.modules, engine.structure.partners, own)
         if not bool(found.isfinite().all()):  # a step that a scaler leaves out
             return
         self._credit = before, found
-        memory = memory if bool(before.any()) else 0.0
-        self.scores = torch.where(self.best_state, memory * before + (1 - memory) * found, before)
+        if isinstance(before, Moments):
+            weight, examples = self._weights.found(scale)
+            if examples:  # otherwise what was differentiated is no loss of this search
+                gradients = torch.where(self.best_state, found.double() / weight, 0.0)
+                of_moves = self._descent(engine, target).moves.gradients(gradients)
+                self.moments = before.after(of_moves, examples, target.memory)
+        else:
+            memory = target.memory if bool(before.any()) else 0.0
+            self.scores = torch.where(self.best_state, memory * before + (1 - memory) * found, before)
+
+    @property
+    def _alone(self) -> bool:
+        return self.target is not None and self.target.alone
+
+    @property
+    def _learns(self) -> bool:
+        """True while steps teach something about the units."""
+        target = self.target
+        return target is not None and not self.frozen and (target.informed if not target.alone else target.by != "lot")
 
     def _engine_for(self, x: Tensor) -> Engine:
         """The analysis of the network for inputs of this size; those of the last few sizes are kept."""

@@ -97,9 +97,16 @@ class Engine:
             found |= {packed[place]: value for place, value in zip(places, measured, strict=True)}
         return torch.stack([found[key] for key in packed])
 
+    def plan(self, state: Tensor) -> Plan:
+        """What is left of the network under a state."""
+        return self.structure.plan(self.units.kept(state.cpu()))
+
     def share(self, state: Tensor) -> float:
         """Share of the network's parameters that the smaller network of `state` has; what never runs is gone too."""
-        plan = self.structure.plan(self.units.kept(state.cpu()))
+        return self.share_under(self.plan(state))
+
+    def share_under(self, plan: Plan) -> float:
+        """The same of what `plan` leaves."""
         counts = parameter_counts(self.structure.graph, self.modules, plan).values()
         return (self._used - sum(full - left for left, full in counts)) / self._all
 
