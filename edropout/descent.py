@@ -41,7 +41,7 @@ class Descent:
         """What is left of a state at a stage: (num_units,) bool.
 
         Args:
-            stage: Of the target; the last one gives back what fits.
+            stage: Of the target.
             state: (num_units,) bool, of the stage before.
             worth: What energies are made of, or (num_units,) scores of the units, of which the lowest go first.
 
@@ -51,8 +51,7 @@ class Descent:
         share, found = self.target.share(stage), state.cpu()
         if self.budget.used(found) > share:
             order = self._by_price(worth, found) if isinstance(worth, Moments) else worth.argsort(stable=True)
-            last = stage == self.target.stages
-            found = descend(found, order.tolist(), self.moves, self.budget, share, give_back=last)
+            found = descend(found, order.tolist(), self.moves, self.budget, share)
         return alive(found, self.budget, self.moves).to(state.device)
 
     def _by_price(self, moments: Moments, state: Tensor) -> Tensor:
@@ -89,10 +88,8 @@ def by_price(energies: Tensor, droppable: Tensor, state: Tensor, moves: Moves, b
     return possible[worth.argsort(stable=True)]
 
 
-def descend(
-    state: Tensor, order: Iterable[int], moves: Moves, budget: Budget, share: float, *, give_back: bool
-) -> Tensor:
-    """Drops units in order until the budget's share is met.
+def descend(state: Tensor, order: Iterable[int], moves: Moves, budget: Budget, share: float) -> Tensor:
+    """Drops units in order until the budget's share is met, and takes back those that still fit, the last ones first.
 
     Args:
         state: (num_units,) bool, on the CPU.
@@ -100,7 +97,6 @@ def descend(
         moves: All moves of the network.
         budget: Measures states.
         share: What `budget.used` may say of the result.
-        give_back: Take back moves of this stage that still fit, the last ones first.
 
     Returns:
         The new state, without units that nothing reads any more.
@@ -117,14 +113,12 @@ def descend(
         middle = (low + high) // 2
         low, high = (low, middle) if budget.used(state & (dropped_at >= middle)) <= share else (middle + 1, high)
     found = state & (dropped_at >= low)
-    if give_back:
-        full: set[tuple[int, ...]] = set()  # kinds of moves that do not fit any more
-        for units, layers in reversed(taken[:low]):
+    full: set[tuple[int, ...]] = set()  # layers of which no unit fits any more
+    for units, layers in reversed(taken[:low]):
+        if layers not in full:
             more = found | any_of(units, len(state))
-            if layers not in full and budget.used(more) <= share:
-                found = more
-            else:
-                full.add(layers)
+            found, fits = (more, True) if budget.used(more) <= share else (found, False)
+            full |= set() if fits else {layers}
     return alive(found, budget, moves)
 
 
@@ -141,7 +135,7 @@ def _taken(
     """When each unit would go, and the units of each move that drops any with the numbers of their layers."""
     layer_of = torch.repeat_interleave(torch.tensor(list(moves.units.sizes.values()))).tolist()
     kept, left = state.tolist(), [int(mask.sum()) for mask in moves.units.split(state).values()]
-    taken = []
+    taken: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
     dropped_at = torch.full(state.shape, torch.iinfo(torch.int64).max)
     for move in order:
         units = tuple(unit for unit in moves.members(move) if kept[unit])

@@ -79,11 +79,21 @@ def fit(
     example, target = next(iter(task.val_loader))[0][:2], None
     if target_macs == "uniform":
         target_macs = uniform_macs(model, task.seed, example, target_kept)
+    if target_kept is None and target_macs is None and by == "curvature":
+        raise ValueError("energies with curvature need to know how much is to be left: give target_kept or target_macs")
     if target_kept is not None or target_macs is not None:
         steps = freeze_epoch * len(task.train_loader)
         start, length = path(task, warm_up, until) if by == "curvature" else (steps // 3, max(1, steps - steps // 3))
-        options = {"kept_macs": target_macs, "by": by, "power": power, "memory": memory, "informed": informed}
-        target = Target(target_kept, warm_up=start, steps=length, **options)
+        target = Target(
+            target_kept,
+            warm_up=start,
+            steps=length,
+            kept_macs=target_macs,
+            by=by,
+            power=power,
+            memory=memory,
+            informed=informed,
+        )
     search = EDropout(
         model,
         population_size=population_size,

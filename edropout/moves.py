@@ -110,10 +110,9 @@ def streams(structure: Structure, units: Units) -> list[Stream]:
                 together = stream_of[name] + together
                 stream_of.update(dict.fromkeys(together, together))
         stream_of[step.name] = together
-    by_name = {step.name: step for step in steps}
     found = []
     for values in {id(values): values for values in stream_of.values()}.values():
-        own = [by_name[name] for name in values]
+        own = [step for step in steps if step.name in set(values)]
         writers = [step.target for step in own if structure.roles[step.name] in CONVOLUTION_ROLES]
         given = [step for step in own if not carried[step.name] and step.target not in writers]
         readers = [

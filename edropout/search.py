@@ -189,7 +189,7 @@ class EDropout(States):
             self._plan, self._parts = plan, parts(engine.modules, plan)
         self._averaged, self._credit = False, None
         found = criterion(outputs, y)
-        if self._learns and self.moments is not None:
+        if self._learns and self.target is not None and self.target.by == "curvature":
             self._weights.watch(found, len(x), [*self.model.parameters()], summed=self.target.summed)
         return found
 

@@ -13,7 +13,7 @@ from harness.runs.checks import CHECKS, Subject
 ROOT = Path(__file__).resolve().parent.parent
 METHODS = {path.stem: path for path in sorted((ROOT / "baselines").glob("*.py"))}
 METHODS |= {path.parent.name: path for path in sorted((ROOT / "baselines").glob("*/fit.py"))}
-METHODS["edropout"] = ROOT / "edropout" / "method.py"
+METHODS |= {"edropout": ROOT / "edropout" / "method.py", "random_path": ROOT / "edropout" / "random_path.py"}
 VARIANTS = {
     "channelnet-v3": {"version": 3, "width": 0.125},
     "l1-share": {"target_kept": 0.4},
@@ -29,6 +29,8 @@ VARIANTS = {
     "beta_bernoulli-dependent": {"dependent": True},
     "variational-weights": {"on_weights": True, "per_unit": True},
     "variational_bayesian-units": {"on_units": True},
+    "edropout-curvature": {"by": "curvature", "target_kept": 0.4},
+    "edropout-curvature_both": {"by": "curvature", "target_kept": 0.4, "target_macs": "uniform"},
     "depgraph-slimming": {"importance": "norm_scale", "regularise": "norm_scale", "stages": 1},
     "depgraph-growing": {"regularise": "growing", "by": "macs", "target_kept": 0.4},
     "depgraph-obd": {"importance": "obd", "regularise": "none", "stages": 3},
@@ -38,8 +40,8 @@ VARIANTS = {
 }
 """Other hyper-parameters that take other paths through a method."""
 
-QUICK = {"channelnet": {"width": 0.125}, "depgraph": {"stages": 4}}
-"""Hyper-parameters without which a method takes long on this machine."""
+QUICK = {"channelnet": {"width": 0.125}, "depgraph": {"stages": 4}, "random_path": {"target_kept": 0.4}}
+"""Hyper-parameters without which a method takes long on this machine, or does not know how much to keep."""
 
 CASES = [(name, QUICK.get(name, {})) for name in METHODS] + list(VARIANTS.items())
 

@@ -1,10 +1,9 @@
-"""Random widths by the path of EDropout with curvature: what the choice of units is worth beyond dense start and descent."""
+"""Random widths on the path of EDropout with curvature: what dense start and descent are worth without its choice."""
 
 
 use rule cell as random_path with:
     input:
-        unpack(edropout_unless_own_ratio),
-        fit="baselines/random_path.py",
+        fit="edropout/random_path.py",
         data=DATA,
     wildcard_constraints:
         method="random_path(-.+)?",

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from torch import nn
 
 from edropout import method
 from edropout.target import Target
-from harness.pruning.inherited import kept_ratio_of
-from harness.training.task import Task
 
 
 def fit(
     model: nn.Module,
-    task: Task,
+    task: Any,
     *,
     target_kept: Annotated[float, "(0, 1]"] | None = None,
     stages: Annotated[int, "[1, inf)"] = 20,
@@ -28,8 +26,7 @@ def fit(
     Args:
         model: A freshly initialised network.
         task: Data, recipe and loop.
-        target_kept: Share of the parameters to keep, in (0, 1]. None is that of the EDropout cell of the same dataset,
-            model and seed.
+        target_kept: Share of the parameters to keep.
         stages: Removals between `warm_up` and `until`; the share that is left falls with the cube of the time left.
         warm_up: Share of all steps that the dense network is trained.
         until: Share of all steps at the end of the descent.
@@ -38,12 +35,10 @@ def fit(
         The physically smaller network.
 
     Raises:
-        ValueError: a share outside its range; nothing to prune.
+        ValueError: no share, or one outside its range; nothing to prune.
     """
     if target_kept is None:
-        if "edropout" not in task.inputs:
-            raise ValueError("random_path needs target_kept, or edropout=EDROPOUT among the inputs of its rule")
-        target_kept = kept_ratio_of(task.inputs["edropout"])
+        raise ValueError("random_path needs target_kept, the share of the parameters to keep")
     start, length = method.path(task, warm_up, until)
     target = Target(target_kept, warm_up=start, steps=length, stages=stages, by="lot")
     example = next(iter(task.val_loader))[0][:2]
