@@ -116,7 +116,7 @@ def draw_training(data: pandas.DataFrame, look: dict[str, Look]) -> Figure:
         ax.set_xlabel("epoch" if number // 3 == len(models) - 1 else "")
         if quantity in PERCENT:
             ax.set_ylim(frame(part["mean"], least=1, room=0.1, low=0, high=100))
-        else:
+        elif part["mean"].min() > 0:  # with a penalty that is known up to a constant a loss may be negative
             ax.set_yscale("log")
             ax.set_ylim(part["mean"].min() / 1.5, part["mean"].max() * 1.5)
             plain_log_ticks(ax.yaxis)

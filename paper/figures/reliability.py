@@ -54,8 +54,8 @@ def draw(data: pandas.DataFrame) -> Figure:
             sizes = 4 + 60 * bins["share"]
             ax.scatter(bins["confidence"], bins["right"], s=sizes, marker=marker, color=colour, alpha=0.7, linewidths=0)
         ax.set_title(method, fontsize=7)
-        ax.set(xlim=(0, 1.03), ylim=(0, 1.03))
-    figure.supxlabel("confidence", fontsize=7)
+        ax.set(xlim=(0, 1.03), ylim=(0, 1.03), xlabel="confidence")
+        ax.tick_params(labelbottom=True)  # the panel below may be missing
     figure.supylabel("share of right answers", fontsize=7)
     handles = [
         Line2D([], [], color=colour, marker=marker, markersize=4, label=label)

@@ -103,6 +103,25 @@ def test_no_axes_are_empty_and_no_legend_covers_them(make_table, render, monkeyp
     assert len(seen) > 20 and all(seen)
 
 
+def test_a_loss_that_falls_below_zero_is_drawn_on_a_linear_axis(make_table, render, tmp_path, monkeypatch):
+    """As with a penalty that is known up to a constant."""
+
+    def lower(cells):
+        for path in (tmp_path / "results").rglob("history.csv"):
+            history = pandas.read_csv(path)
+            history.assign(train_loss=history["train_loss"] - 1).to_csv(path, index=False)
+
+    scales, close = [], pyplot.close
+
+    def note(figure):
+        scales.extend((ax.get_title(), ax.get_yscale()) for ax in figure.axes)
+        close(figure)
+
+    monkeypatch.setattr(canvas.pyplot, "close", note)
+    drawn(make_table(methods=("dense",), seeds=(1, 2), change=lower), render)
+    assert ("resnet8: training loss", "linear") in scales and ("resnet8: validation loss", "log") in scales
+
+
 def test_a_table_without_histories_or_edropout_leaves_those_figures_out(make_table, render, tmp_path):
     def lose_histories(cells):
         for path in (tmp_path / "results").rglob("history.csv"):
