@@ -64,6 +64,12 @@ class Metric:
         """What a value is multiplied with to be shown."""
         return 100 if self.unit == "%" else 1
 
+    def beats(self, value: float, chance: float) -> bool:
+        """Whether a value is clearly better than what an answer without a look at x reaches: a tenth of the way to the
+        best value there is, 1 or 0."""
+        left, there = (1 - value, 1 - chance) if self.higher_is_better else (value, chance)
+        return left <= 0.9 * there
+
     @property
     def sign(self) -> int:
         """1 if higher is better, else -1."""

@@ -42,7 +42,6 @@ def write(rows: pandas.DataFrame, folder: Path) -> list[str]:
     save(tests, folder / "paired.csv")
     save(equal_time(rows), folder / "equal_time.csv")
     save(pareto(summary), folder / "pareto.csv")
-    notes += power_note(tests)
     result = ranking(summary)
     if isinstance(result, str):
         notes.append(result)
@@ -55,14 +54,6 @@ def write(rows: pandas.DataFrame, folder: Path) -> list[str]:
         notes += result.notes
     (folder / "notes.txt").write_text("".join(f"{note}\n" for note in notes), encoding="utf-8")
     return notes
-
-
-def power_note(tests: pandas.DataFrame) -> list[str]:
-    """Say so where the signed-rank test cannot reach 5 % whatever the data: its smallest p-value is 2 / 2^pairs."""
-    pairs = tests["pairs"].max() if len(tests) else 0
-    if 2 <= pairs < 6:
-        return [f"With {pairs} seeds Wilcoxon's test cannot fall below p = {2 / 2**pairs:.3g}, even before correction."]
-    return []
 
 
 def save(frame: pandas.DataFrame, path: Path) -> None:

@@ -12,8 +12,7 @@ from scipy import stats
 from paper.rows.summary import GROUP, scored
 
 METHODS_NEEDED = 3
-BLOCKS_NEEDED = 2
-BLOCKS_ADVISED = 5
+BLOCKS_NEEDED = 5
 
 
 @dataclass(frozen=True)
@@ -51,15 +50,13 @@ def ranking(summary: pandas.DataFrame) -> Ranking | str:
     blocks, methods = matrix.shape
     if methods < METHODS_NEEDED or blocks < BLOCKS_NEEDED:
         return (
-            f"Critical differences need {METHODS_NEEDED} methods that finished on each of at least {BLOCKS_NEEDED} "
-            f"(dataset, model) pairs; there are {methods} on {blocks}."
+            f"Too little to say about ranks: they need {METHODS_NEEDED} methods that finished on each of at least "
+            f"{BLOCKS_NEEDED} (dataset, model) pairs; there are {methods} on {blocks}."
         )
     notes = [f"Left out of the ranking, not finished on every pair: {', '.join(holes)}."] if holes else []
-    if blocks < BLOCKS_ADVISED:
-        notes.append(f"Ranks over {blocks} (dataset, model) pairs tell little: {BLOCKS_ADVISED} or more are advised.")
     friedman = stats.friedmanchisquare(*(matrix[method] for method in matrix)).pvalue
     if friedman >= 0.05:
-        notes.append(f"Friedman's test finds no difference among the methods (p = {friedman:.3f}).")
+        return f"Friedman's test finds no difference among {methods} methods on {blocks} pairs (p = {friedman:.3f})."
     quantile = stats.studentized_range.ppf(0.95, methods, math.inf) / math.sqrt(2)
     return Ranking(
         ranks=matrix.rank(axis=1, ascending=False).mean().rename("rank"),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import pandas
 
 from harness.kinds.classification import KIND as CLASSIFICATION
-from paper.rows.summary import half_width
+from paper.rows.summary import FEW_SEEDS, half_width
+from paper.statistics.paired import TOO_LITTLE, learned
 from paper.tables.page import NONE, Cell, Table, mean, text
 
 PRUNED, PRUNED_BY_AUTHORS, DROP1, DROP5 = "pruned", "pruned_by_authors", "drop1", "drop5"
@@ -64,21 +64,25 @@ def paired(rows: pandas.DataFrame, method: str) -> pandas.DataFrame:
 def _lines(rows: pandas.DataFrame, method: str) -> Iterator[list[Cell]]:
     values = paired(rows, method)
     models = list(values["model"].unique())
+    learnt = {model: grounds for (_, model), grounds in learned(rows).items()}
     groups = [(model, values[values["model"] == model]) for model in models]
     if len(models) > 1:
         # A seed counts only where every model has it, so that the mean is over the same networks.
         over_models = values.groupby("seed", sort=False)[list(CLAIMS)].agg(lambda column: column.mean(skipna=False))
-        groups.append((f"mean of {len(models)}", over_models))
+        groups.append((name := f"mean of {len(models)}", over_models))
+        learnt[name] = all(learnt[model] for model in models)
     for model, group in groups:
         for claim, (words, limit) in CLAIMS.items():
             if claim == PRUNED_BY_AUTHORS and group[claim].isna().all():
                 continue
             ours, result = judge(claim, group[claim].dropna())
+            if claim in (DROP1, DROP5) and not learnt[model]:
+                result = f"{TOO_LITTLE}: the dense network is near chance"
             yield [text(method), text(model), text(words), text(limit), ours, text(result)]
 
 
 def judge(claim: str, values: pandas.Series) -> tuple[Cell, str]:
-    """The mean with its interval, and holds, fails or not evaluated."""
+    """The mean with its interval, and holds, fails, too little to say, or not evaluated."""
     if values.empty:
         return Cell(NONE), "not evaluated: no finished pair of seeds"
     limit, above = LIMITS[claim], claim in (PRUNED, PRUNED_BY_AUTHORS)
@@ -86,8 +90,8 @@ def judge(claim: str, values: pandas.Series) -> tuple[Cell, str]:
     half = float(half_width(pandas.Series([values.std()]), pandas.Series([len(values)])).iloc[0])
     holds = average > limit if above else average < limit
     result = "holds" if holds else "fails"
-    if math.isnan(half):
-        result += " (one seed)"
+    if len(values) < FEW_SEEDS:
+        result = f"{TOO_LITTLE}: fewer than {FEW_SEEDS} seeds"
     elif abs(average - limit) < half:
         result += " (interval crosses the limit)"
     return mean(average, half, digits=2), result

@@ -5,7 +5,18 @@ from __future__ import annotations
 import pandas
 
 from harness import kinds
+from paper.statistics.paired import PAIRS_FOR_RANKS
 from paper.tables.page import NONE, Cell, Table, plain, text
+
+
+def short_paired_table(paired: pandas.DataFrame, title: str) -> Table:
+    """The lines of `paired_tests` that show a difference, and the others in a sentence for each result."""
+    shown = paired["result"].isin(["better", "worse"])
+    table = paired_table(paired[shown], title)
+    for result, part in paired[~shown].groupby("result", sort=False):
+        places = [f"{model}: {', '.join(group['method'])}" for model, group in part.groupby("model", sort=False)]
+        table.notes.append(f"{str(result).capitalize()}, {len(part)} of {len(paired)} lines. {'; '.join(places)}.")
+    return table
 
 
 def paired_table(paired: pandas.DataFrame, title: str = "Paired tests over seeds") -> Table:
@@ -26,7 +37,8 @@ def paired_table(paired: pandas.DataFrame, title: str = "Paired tests over seeds
     caption = (
         f"Difference in test {_units(paired) or 'metrics'}, to {reference} with the same seed. p-values of the paired "
         "t test and of Wilcoxon's signed-rank test, each also corrected by Holm over all lines of the whole table; "
-        "percentile bootstrap over seeds. Result: by the corrected t test at 5 %."
+        f"percentile bootstrap over seeds; the last two from {PAIRS_FOR_RANKS} seeds on. Result: by the corrected t "
+        "test at 5 %."
     )
     return Table(title, caption, columns, rows, left=3, last_text=True)
 

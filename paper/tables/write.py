@@ -17,7 +17,7 @@ import pandas
 from paper.rows.summary import read_rows
 from paper.tables import html, latex, markdown
 from paper.tables.layout import page
-from paper.tables.significance import paired_table
+from paper.tables.significance import short_paired_table
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     content = page(options.csv.stem, read_rows(options.csv))
     paired = pandas.read_csv(options.statistics / "paired.csv")
     for dataset, part in paired.groupby("dataset", sort=False):
-        content.tables.append(paired_table(part, f"Paired tests over seeds: {dataset}"))
+        content.tables.append(short_paired_table(part, f"Paired tests over seeds: {dataset}"))
     options.out_stem.parent.mkdir(parents=True, exist_ok=True)
     for suffix, renderer in {".md": markdown, ".tex": latex, ".html": html}.items():
         target = options.out_stem.with_name(options.out_stem.name + suffix)

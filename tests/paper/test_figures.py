@@ -30,10 +30,11 @@ def drawn(csv, render):
 
 
 def test_all_subjects_are_drawn_as_png_pdf_and_csv(make_table, render):
-    folder, names = drawn(make_table(models=("resnet8", "vgg8")), render)
+    models = ("resnet8", "vgg8", "resnet18", "resnet34", "resnet50")
+    folder, names = drawn(make_table(models=models), render)
     subjects = ["accuracy-digits", "pareto-digits", "critical-difference", "training-digits", "energy-digits"]
     subjects += ["kept-over-training-digits", "diversity-digits", "step-time-digits"]
-    assert names == [*subjects, "layers-digits-resnet8", "layers-digits-vgg8"]
+    assert names == [*subjects, *(f"layers-digits-{model}" for model in models)]
     expected = {f"{name}.{suffix}" for name in names for suffix in ("png", "pdf", "csv")} | {"index.json"}
     assert {path.name for path in folder.iterdir()} == expected
 

@@ -11,6 +11,7 @@ from fake_results import FAILURE, edit, write_pages
 from harness.plan import rendered
 from paper.report import announce
 from paper.rows.summary import read_rows
+from paper.statistics.paired import paired_tests
 from paper.tables import html, latex, markdown
 from paper.tables.layout import page
 from paper.tables.page import Cell, Page, Table, mean, quantity
@@ -122,10 +123,16 @@ def test_announcing_says_where_things_are_and_fails_with_the_failed_cells(make_t
 
 
 def test_paired_tests_stand_in_every_form_for_each_dataset(make_table, tmp_path):
-    write_pages(make_table(), tmp_path / "quick")
+    csv = make_table()
+    write_pages(csv, tmp_path / "quick")
     text = (tmp_path / "quick.md").read_text()
     rows = text.split("## Paired tests over seeds: digits")[1].splitlines()
     assert any("Difference" in row and "Holm" in row for row in rows)
-    assert any(row.startswith("| digits | resnet8 | l1-30 |") for row in rows)
+    results = paired_tests(read_rows(csv)).set_index("method")["result"]
+    assert set(results) == {"better", "no difference shown"}, "the made-up results no longer show both"
+    for method, result in results.items():
+        assert any(row.startswith(f"| digits | resnet8 | {method} |") for row in rows) == (result == "better")
+        sentences = [row for row in rows if row.startswith("No difference shown, 2 of 4 lines. resnet8: ")]
+        assert (method in sentences[0]) == (result != "better")
     assert "Paired tests over seeds: digits" in (tmp_path / "quick.html").read_text()
     assert r"Paired tests over seeds: digits" in (tmp_path / "quick.tex").read_text()
