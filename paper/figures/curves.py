@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from harness import kinds
 from paper.figures.canvas import Plot
-from paper.figures.style import DASHES, Look, frame, grid, legend_below, looks, plain_log_ticks, present
+from paper.figures.style import DASHES, Look, frame, grid, in_turn, legend_below, plain_log_ticks, present
 from paper.rows.summary import aggregate
 
 PLACE = ["dataset", "model", "method", "epoch"]
@@ -33,6 +33,8 @@ LABELS = {
 }
 PERCENT = ("kept_ratio", *(name for name, main in VALIDATION.items() if main.unit == "%"))
 NEVER_NEGATIVE = ("kept_ratio", "diversity")
+BANDS = 6
+"""Methods up to whose number intervals are drawn as bands: those of more would hide each other's lines."""
 
 
 def plots(history: pandas.DataFrame, look: dict[str, Look]) -> Iterator[Plot]:
@@ -44,8 +46,9 @@ def plots(history: pandas.DataFrame, look: dict[str, Look]) -> Iterator[Plot]:
     """
     subjects = {
         "training": (
-            ["train_loss", "val_loss", *VALIDATION],
-            "Training and validation over epochs; methods that start from the dense network join later.",
+            ["train_loss", *VALIDATION],
+            "Training and validation over epochs; methods that start from the dense network join later. The axis of "
+            "the validation shows the second half.",
         ),
         "energy": (
             ["best_energy", "mean_energy"],
@@ -65,7 +68,9 @@ def plots(history: pandas.DataFrame, look: dict[str, Look]) -> Iterator[Plot]:
             if not data.empty:
                 by_model = partial(draw_by_model, quantities=quantities)
                 draw = partial(draw_training, look=look) if subject == "training" else by_model
-                shown = f"{dataset}: {caption} Mean over seeds; the band is the 95 % interval, cut by the panel."
+                crowd = subject == "training" and data["method"].nunique() > BANDS
+                band = "" if crowd else "; the band is the 95 % interval, cut by the panel"
+                shown = f"{dataset}: {caption} Mean over seeds{band}."
                 yield Plot(f"{subject}-{dataset}", shown, data, draw)
 
 
@@ -104,18 +109,21 @@ def freezes(history: pandas.DataFrame) -> pandas.DataFrame:
 
 
 def draw_training(data: pandas.DataFrame, look: dict[str, Look]) -> Figure:
-    """One row of panels per model: training loss, validation loss, and the main metric on validation."""
+    """Two panels per model: training loss, and the main metric on validation as it is in the second half."""
     models, look = list(data["model"].unique()), present(look, data["method"])
-    panels = ["train_loss", "val_loss", *(name for name in VALIDATION if name in set(data["quantity"]))]
-    figure, axes = grid(3 * len(models), height=1.7)
+    panels = ["train_loss", next(name for name in VALIDATION if name in set(data["quantity"]))]
+    figure, axes = grid(2 * len(models), height=2.4, columns=2)
     for number, ax in enumerate(axes):
-        model, quantity = models[number // 3], panels[number % 3]
+        model, quantity = models[number // 2], panels[number % 2]
         part = data[(data["model"] == model) & (data["quantity"] == quantity)]
-        draw_lines(ax, part, look)
+        draw_lines(ax, part, look, bands=len(look) <= BANDS)
+        late = part[part["epoch"] > part["epoch"].max() / 2]["mean"]
         ax.set(title=f"{model}: {LABELS[quantity]}", ylabel="")
-        ax.set_xlabel("epoch" if number // 3 == len(models) - 1 else "")
+        ax.set_xlabel("epoch" if number // 2 == len(models) - 1 else "")
         if quantity in PERCENT:
-            ax.set_ylim(frame(part["mean"], least=1, room=0.1, low=0, high=100))
+            ax.set_ylim(frame(late, least=1, room=0.1, low=0, high=100))
+        elif quantity != "train_loss":
+            ax.set_ylim(frame(late, least=1e-6, room=0.1))
         elif part["mean"].min() > 0:  # with a penalty that is known up to a constant a loss may be negative
             ax.set_yscale("log")
             ax.set_ylim(part["mean"].min() / 1.5, part["mean"].max() * 1.5)
@@ -126,7 +134,7 @@ def draw_training(data: pandas.DataFrame, look: dict[str, Look]) -> Figure:
 
 def draw_by_model(data: pandas.DataFrame, quantities: list[str]) -> Figure:
     """One panel per model; several quantities differ by their dash."""
-    models, look = list(data["model"].unique()), looks(data["method"], by_rule=False)
+    models, look = list(data["model"].unique()), in_turn(data["method"])
     figure, axes = grid(len(models))
     several = len(quantities) > 1
     for ax, model in zip(axes, models, strict=True):
@@ -146,15 +154,22 @@ def draw_by_model(data: pandas.DataFrame, quantities: list[str]) -> Figure:
     return figure
 
 
-def draw_lines(ax: Axes, part: pandas.DataFrame, look: dict[str, Look], dashes: dict[str, Any] | None = None) -> None:
-    """Means with their bands; dashed like the method, or by the quantity where `dashes` says so."""
+def draw_lines(
+    ax: Axes,
+    part: pandas.DataFrame,
+    look: dict[str, Look],
+    dashes: dict[str, Any] | None = None,
+    *,
+    bands: bool = True,
+) -> None:
+    """Means, with their intervals as bands; dashed like the method, or by the quantity where `dashes` says so."""
     marker = "o" if part["epoch"].nunique() == 1 else None  # A single epoch is a point.
     for (method, quantity), line in part.groupby(["method", "quantity"], sort=False):
         style = look[method]
         dash = dashes[quantity] if dashes else style.dash
         epoch, mean, half = (line[name].to_numpy(float) for name in ("epoch", "mean", "half"))
         ax.plot(epoch, mean, color=style.colour, ls=dash, marker=marker)
-        if not numpy.isnan(half).all():
+        if bands and not numpy.isnan(half).all():
             low = mean - half if quantity not in NEVER_NEGATIVE else numpy.maximum(mean - half, 0)
             ax.fill_between(epoch, low, mean + half, color=style.colour, alpha=0.15, lw=0)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))

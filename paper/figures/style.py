@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,13 @@ COLUMN, PAGE, TALLEST = 3.4, 7.0, 9.0
 
 # From seaborn's colour-blind palette; its yellow and pink are too light for thin lines.
 FIXED = {"dense": "#000000", "edropout": "#d55e00"}
+RULES = [
+    *("dense", "edropout", "random", "l1", "thinet", "depgraph", "scratch", "dropout", "deep_compression"),
+    *("ipruning", "channelnet", "random_path", "approximate", "gaussian", "variational", "concrete", "dropconnect"),
+    *("advanced", "information", "continuous", "uout", "standout", "sparse_variational", "variational_bayesian"),
+    *("beta_bernoulli", "dropblock"),
+]
+"""Which colour a rule has goes by its place here; that of others by their name."""
 COLOURS = ["#0173b2", "#029e73", "#cc78bc", "#de8f05", "#56b4e9", "#949494"]
 MARKERS = ["*", "o", "s", "^", "D", "v", "P", "X"]
 DASHES: list[Any] = [
@@ -41,24 +49,50 @@ class Look:
     dash: Any
 
 
-def looks(methods: Iterable[str], *, by_rule: bool = True) -> dict[str, Look]:
-    """A look for each method: dense is black, EDropout vermilion, the others go by their order.
+def looks(methods: Iterable[str]) -> dict[str, Look]:
+    """A look for each method by its name, so that it has the same one in every table.
+
+    Dense is black and EDropout vermilion; variants of a rule share its colour. Where two names ask for the same colour
+    and marker, or the same colour and dash, the later one in the alphabet takes the next.
 
     Args:
-        methods: Names, repetitions allowed.
-        by_rule: Variants of a rule share its colour; otherwise each method has its own, while there are enough.
+        methods: Names, repetitions allowed; the result has their order.
     """
     names = list(dict.fromkeys(methods))
-    rules = list(dict.fromkeys(rule_of(name) if by_rule else name for name in names))
-    others = [name for name in rules if name not in FIXED]
-    colours = FIXED | {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(others)}
     chosen: dict[str, Look] = {}
-    for name in names:
-        colour = colours[rule_of(name) if by_rule else name]
-        used = sum(look.colour == colour for look in chosen.values())
-        shift = [*FIXED.values(), *COLOURS].index(colour) + used
-        chosen[name] = Look(colour, MARKERS[shift % len(MARKERS)], DASHES[used % len(DASHES)])
-    return chosen
+    for name in sorted(names):
+        rule, variant = rule_of(name), name.partition("-")[2]
+        place = RULES.index(rule) if rule in RULES else _number(rule)
+        colour = FIXED.get(rule, COLOURS[place % len(COLOURS)])
+        step = _number(variant) if variant else 0
+        used = [look for look in chosen.values() if look.colour == colour]
+        marker = _free(MARKERS, place + step, [look.marker for look in used])
+        dash = _free(DASHES, place // len(COLOURS) + step, [look.dash for look in used])
+        chosen[name] = Look(colour, marker, dash)
+    return {name: chosen[name] for name in names}
+
+
+def in_turn(methods: Iterable[str]) -> dict[str, Look]:
+    """Looks for a figure of few methods, mostly variants of one rule: a colour for each, while there are enough."""
+    names = dict.fromkeys(methods)
+    others = [name for name in names if name not in FIXED]
+    colours = FIXED | {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(others)}
+    rounds = dict.fromkeys(FIXED, 0) | {name: place // len(COLOURS) for place, name in enumerate(others)}
+    return {
+        name: Look(colours[name], MARKERS[place % len(MARKERS)], DASHES[rounds[name] % len(DASHES)])
+        for place, name in enumerate(names)
+    }
+
+
+def _number(name: str) -> int:
+    """A number of its own for nearly every name, the same everywhere."""
+    return zlib.crc32(name.encode())
+
+
+def _free(choices: Sequence[Any], first: int, used: Sequence[Any]) -> Any:
+    """The choice at the place `first`, or the next that fewest have."""
+    places = [choices[(first + step) % len(choices)] for step in range(len(choices))]
+    return min(places, key=used.count)
 
 
 def present(look: dict[str, Look], methods: Iterable[str]) -> dict[str, Look]:

@@ -31,7 +31,9 @@ def read_rows(path: Path | str) -> pandas.DataFrame:
     rows = pandas.read_csv(path, dtype=dict.fromkeys(WORDS, str))
     rows = rows.astype(dict.fromkeys(COUNTS, "Float64")).astype(dict.fromkeys(COUNTS, "float64"))
     rows["error"] = rows["error"].fillna("")
-    rows["tried"] = rows["tried"].fillna("") if "tried" in rows else ""  # Written before methods were tuned.
+    # What was written before methods were tuned, and before a dataset said what its data are.
+    rows["tried"] = rows["tried"].fillna("") if "tried" in rows else ""
+    rows["data"] = rows["data"] if "data" in rows else rows["dataset"]
     if "kind" not in rows:
         rows["kind"] = kinds.DEFAULT  # Written before there were others.
     return rows.assign(

@@ -12,15 +12,17 @@ from paper.tables.page import NONE, Cell, Table, plain, text
 def short_paired_table(paired: pandas.DataFrame, title: str) -> Table:
     """The lines of `paired_tests` that show a difference, and the others in a sentence for each result."""
     shown = paired["result"].isin(["better", "worse"])
-    table = paired_table(paired[shown], title)
+    table = paired_table(paired, title, shown=paired[shown])
     for result, part in paired[~shown].groupby("result", sort=False):
         places = [f"{model}: {', '.join(group['method'])}" for model, group in part.groupby("model", sort=False)]
         table.notes.append(f"{str(result).capitalize()}, {len(part)} of {len(paired)} lines. {'; '.join(places)}.")
     return table
 
 
-def paired_table(paired: pandas.DataFrame, title: str = "Paired tests over seeds") -> Table:
-    """What `paired_tests` gives, or a part of it, to be read."""
+def paired_table(
+    paired: pandas.DataFrame, title: str = "Paired tests over seeds", shown: pandas.DataFrame | None = None
+) -> Table:
+    """What `paired_tests` gives to be read, or of it the lines `shown`."""
     columns = ["Dataset", "Model", "Method", "n", "Difference", "95 % (t)", "95 % (bootstrap)"]
     columns += ["p (t)", "Holm", "p (Wilcoxon)", "Holm", "Result"]
     rows = [
@@ -31,7 +33,7 @@ def paired_table(paired: pandas.DataFrame, title: str = "Paired tests over seeds
             *(plain(row.t_p, 4), plain(row.t_p_holm, 4), plain(row.wilcoxon_p, 4), plain(row.wilcoxon_p_holm, 4)),
             text(row.result),
         ]
-        for row in paired.itertuples()
+        for row in (paired if shown is None else shown).itertuples()
     ]
     reference = paired["reference"].iloc[0] if len(paired) else NONE
     caption = (

@@ -119,8 +119,10 @@ def test_a_loss_that_falls_below_zero_is_drawn_on_a_linear_axis(make_table, rend
         close(figure)
 
     monkeypatch.setattr(canvas.pyplot, "close", note)
-    drawn(make_table(methods=("dense",), seeds=(1, 2), change=lower), render)
-    assert ("resnet8: training loss", "linear") in scales and ("resnet8: validation loss", "log") in scales
+    for name, change, scale in (("lower", lower, "linear"), ("as_it_is", None, "log")):
+        scales.clear()
+        drawn(make_table(name, methods=("dense",), seeds=(1, 2), change=change), render)
+        assert ("resnet8: training loss", scale) in scales
 
 
 def test_a_table_without_histories_or_edropout_leaves_those_figures_out(make_table, render, tmp_path):
@@ -130,6 +132,12 @@ def test_a_table_without_histories_or_edropout_leaves_those_figures_out(make_tab
 
     _, names = drawn(make_table(methods=("dense", "l1-50"), change=lose_histories), render)
     assert names == ["accuracy-digits", "pareto-digits", "step-time-digits", "layers-digits-resnet8"]
+
+
+def test_a_method_looks_the_same_in_every_table():
+    methods = ["dense", "edropout", "l1", "random", "thinet", "mine", "edropout-30"]
+    alone = {name: style.looks([name])[name] for name in methods}
+    assert style.looks(methods) == alone == style.looks(methods[::-1])
 
 
 def test_twenty_methods_can_be_told_apart():
