@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -164,15 +164,22 @@ class Kind(ABC):
         """What `predicted` needs of several passes, (samples, batch, ...): (batch, ...)."""
         raise NotImplementedError
 
-    def predicted(self, pooled: Tensor, y: Tensor, val: tuple[Tensor, Tensor] | None = None) -> dict[str, float]:
+    def predicted(
+        self, pooled: Tensor, y: Tensor, val: Callable[[], tuple[Tensor, Tensor]] | None = None
+    ) -> dict[str, float]:
         """The metrics, `calibration` among them, of predictions that average passes.
 
         Args:
             pooled: Of all examples.
             y: Their targets.
-            val: The same of the validation set, for what may be chosen there; None for itself.
+            val: Gives the same of the validation set, for what may be chosen there; None for itself.
         """
         raise NotImplementedError
+
+    def reliability(self, pooled: Tensor, y: Tensor) -> list[list[float]]:
+        """Of each bin of the confidence that has examples: their share, mean confidence, and share of right answers;
+        nothing for predictions without a confidence."""
+        return []
 
     def carry(self, network: nn.Module) -> Carry:
         """What is carried between the batches of an epoch or of an evaluation."""

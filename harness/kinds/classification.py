@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from harness.kinds import Kind, Metric
@@ -64,13 +64,28 @@ class Classification(Kind):
         """(batch, classes) logarithms of the mean probabilities."""
         return outputs.log_softmax(-1).logsumexp(0) - math.log(len(outputs))
 
-    def predicted(self, pooled: Tensor, y: Tensor, val: tuple[Tensor, Tensor] | None = None) -> dict[str, float]:
+    def predicted(
+        self, pooled: Tensor, y: Tensor, val: Callable[[], tuple[Tensor, Tensor]] | None = None
+    ) -> dict[str, float]:
         from torch.nn import functional
 
         distance = (pooled.exp() - functional.one_hot(y, pooled.shape[1])).square().sum(1).double().mean().item()
-        gaps = [share * abs(confidence - right) for share, confidence, right in reliability(pooled, y)]
+        gaps = [share * abs(confidence - right) for share, confidence, right in self.reliability(pooled, y)]
         means = {name: total / len(y) for name, total in self.sums(pooled, y).items()}
         return {**means, "brier": distance, "ece": sum(gaps)}
+
+    def reliability(self, pooled: Tensor, y: Tensor) -> list[list[float]]:
+        import torch
+
+        confidence, answer = pooled.double().exp().max(1)
+        right = (answer == y).double()
+        place = (confidence * BINS).ceil().long().clamp(1, BINS) - 1  # bins are closed above, as in the paper
+        counts, sums, hits = (torch.bincount(place, of, BINS) for of in (torch.ones_like(right), confidence, right))
+        return [
+            [count / len(y), total / count, hit / count]
+            for count, total, hit in zip(counts.tolist(), sums.tolist(), hits.tolist(), strict=True)
+            if count
+        ]
 
     def chance(self, train: Tensor, test: Tensor) -> float:
         """The share of the test set that has the commonest class of the training set."""
@@ -86,26 +101,6 @@ class Classification(Kind):
         for low, high in itertools.pairwise(present):
             if evaluation[low] > evaluation[high]:
                 yield f"{low} = {evaluation[low]} is above {high} = {evaluation[high]}"
-
-
-def reliability(log_probabilities: Tensor, y: Tensor) -> list[tuple[float, float, float]]:
-    """Of each bin of the confidence that has examples: their share, mean confidence, and share of right answers.
-
-    Args:
-        log_probabilities: (examples, classes).
-        y: (examples,) class numbers.
-    """
-    import torch
-
-    confidence, answer = log_probabilities.double().exp().max(1)
-    right = (answer == y).double()
-    place = (confidence * BINS).ceil().long().clamp(1, BINS) - 1  # bins are closed above, as in the paper
-    counts, sums, hits = (torch.bincount(place, of, BINS) for of in (torch.ones_like(right), confidence, right))
-    return [
-        (count / len(y), total / count, hit / count)
-        for count, total, hit in zip(counts.tolist(), sums.tolist(), hits.tolist(), strict=True)
-        if count
-    ]
 
 
 KIND = Classification()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -70,8 +70,10 @@ class Regression(Kind):
         """(batch, samples): all of them."""
         return outputs.squeeze(-1).T
 
-    def predicted(self, pooled: Tensor, y: Tensor, val: tuple[Tensor, Tensor] | None = None) -> dict[str, float]:
-        noise = best_noise(*(val or (pooled, y)))
+    def predicted(
+        self, pooled: Tensor, y: Tensor, val: Callable[[], tuple[Tensor, Tensor]] | None = None
+    ) -> dict[str, float]:
+        noise = best_noise(*(val() if val else (pooled, y)))
         loss = (pooled.double().mean(1, keepdim=True) - y).square().mean().item()
         likelihood = mixture_log_likelihood(pooled, y, noise) - math.log(self.scale)
         rmse = self.scale * math.sqrt(loss)
@@ -80,7 +82,6 @@ class Regression(Kind):
             "rmse": rmse,
             "log_likelihood": likelihood,
             "noise_std": self.scale * noise,
-            "samples": pooled.shape[1],
         }
 
     def chance(self, train: Tensor, test: Tensor) -> float:

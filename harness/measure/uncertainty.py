@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from dropouts.sampling import sampling
 from harness.kinds import Kind
-from harness.kinds.classification import reliability
 from harness.measure.metrics import laid_out
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -35,18 +34,16 @@ def measure(network: nn.Module, data: Measured, *, samples: int | None = None) -
         samples: Passes that draw, whose predictions are averaged; None for one pass in evaluation mode.
 
     Returns:
-        `evaluation`, and for classes `reliability`: lists of share, mean confidence and share of right answers.
+        `evaluation`, and `reliability`: the kind's bins, if it has any.
     """
-    kind, size = data.kind, {"samples": samples} if samples else {}
+    kind = data.kind
     pooled, y = predictions(network, data.test, kind, samples)
-    if kind.name != "classification":
-        val = predictions(network, data.val, kind, samples)
-        return {"evaluation": {**kind.predicted(pooled, y, val), "examples": len(y)}}
-    evaluation = {**kind.predicted(pooled, y), **size, "examples": len(y)}
+    evaluation = kind.predicted(pooled, y, lambda: predictions(network, data.val, kind, samples))
+    evaluation |= {"examples": len(y), **({"samples": samples} if samples else {})}
     if data.outliers is not None:
         outside, _ = predictions(network, data.outliers, kind, samples)
         evaluation["auroc"] = auroc(entropy(outside), entropy(pooled))
-    return {"evaluation": evaluation, "reliability": [list(one) for one in reliability(pooled, y)]}
+    return {"evaluation": evaluation, "reliability": kind.reliability(pooled, y)}
 
 
 @torch.no_grad()

@@ -219,7 +219,7 @@ def uncertain(
     sections = {name: measured["evaluation"] for name, measured in found.items()}
     if "test" in sections:
         sections["test"] = {**sections["test"], **test}  # what both measure, as it is measured everywhere
-    bins = {name: measured["reliability"] for name, measured in found.items() if "reliability" in measured}
+    bins = {name: measured["reliability"] for name, measured in found.items() if measured["reliability"]}
     return {**sections, **({"reliability": bins} if bins else {})}
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from dropouts import Bernoulli
-from harness.kinds.classification import BINS, KIND, reliability
+from harness.kinds.classification import BINS, KIND
 from harness.kinds.regression import Regression, best_noise, log_likelihood, mixture_log_likelihood
 from harness.measure import uncertainty
 from harness.runs.cell import uncertain
@@ -29,7 +29,7 @@ def test_calibration_error_is_that_of_torchmetrics():
     logits, y = 2 * torch.randn(500, 10), torch.randint(10, (500,))
     theirs = multiclass_calibration_error(logits.softmax(1), y, num_classes=10, n_bins=BINS, norm="l1")
     assert KIND.predicted(KIND.pooled(logits[None]), y)["ece"] == pytest.approx(theirs.item(), abs=1e-6)
-    assert sum(share for share, _, _ in reliability(logits.log_softmax(1), y)) == pytest.approx(1)
+    assert sum(share for share, _, _ in KIND.reliability(logits.log_softmax(1), y)) == pytest.approx(1)
 
 
 def test_auroc_counts_pairs_and_ties_half():
@@ -65,7 +65,7 @@ def test_rmse_and_likelihood_are_in_the_targets_unit():
     assert ten["rmse"] == pytest.approx(10 * one["rmse"])
     assert ten["noise_std"] == pytest.approx(10 * one["noise_std"])
     assert ten["log_likelihood"] == pytest.approx(one["log_likelihood"] - math.log(10))
-    assert not list(Regression(10.0).objections({**ten, "examples": 40}))
+    assert not list(Regression(10.0).objections({**ten, "samples": 30, "examples": 40}))
 
 
 def test_measured_by_sampling_on_the_test_set_and_on_outliers():
@@ -92,5 +92,14 @@ def test_a_result_keeps_what_is_measured_everywhere_and_gains_what_sampling_says
 
 
 def test_a_regression_without_sampling_gains_nothing():
-    data = SimpleNamespace(kind=Regression())
+    data = SimpleNamespace(kind=Regression(), outliers=None)
     assert uncertain(nn.Linear(1, 1), None, data, 5, {"loss": 1.0}) == {}
+
+
+def test_the_noise_of_a_sampled_regression_is_chosen_on_validation():
+    torch.manual_seed(0)
+    drawing = nn.Sequential(Bernoulli(0.5), nn.Linear(3, 1)).eval()
+    x, near, far = torch.randn(50, 3), torch.zeros(50, 1), 100 * torch.ones(50, 1)
+    data = SimpleNamespace(val=[(x, near)], test=[(x, far)], outliers=None, kind=Regression())
+    found = uncertainty.measure(drawing, data, samples=10)
+    assert found["evaluation"]["noise_std"] < 5 and found["evaluation"]["rmse"] > 95 and found["reliability"] == []
