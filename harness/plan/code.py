@@ -56,7 +56,7 @@ def _files(folder: Path) -> set[Path]:
 def _content(path: Path) -> str:
     if path.suffix == ".smk":
         return _words(path)
-    return _parsed(path)[0] if path.suffix == ".py" else hashlib.sha256(path.read_bytes()).hexdigest()
+    return _said(path, _modified(path)) if path.suffix == ".py" else hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _words(path: Path) -> str:
@@ -75,20 +75,26 @@ def _closure(path: Path) -> set[Path]:
         part = pending.pop()
         if part not in seen and part.exists():
             seen.add(part)
-            pending += [module for name in _parsed(part)[1] for module in _local_modules(name)]
+            pending += _imported(part, _modified(part))
     return seen
 
 
-def _parsed(path: Path) -> tuple[str, tuple[str, ...]]:
-    """Code without comments and docstrings, and the names that it imports."""
-    return _parse(path, path.stat().st_mtime_ns)
+def _modified(path: Path) -> int:
+    return path.stat().st_mtime_ns
+
+
+# Every method's closure goes through the same modules: each is looked at once, until it is written again.
+@functools.cache
+def _imported(path: Path, modified: int) -> tuple[Path, ...]:
+    """The local modules that a Python file names itself."""
+    names = dict.fromkeys(_imports(ast.parse(path.read_text(encoding="utf-8"))))
+    return tuple(module for name in names for module in _local_modules(name))
 
 
 @functools.cache
-def _parse(path: Path, modified: int) -> tuple[str, tuple[str, ...]]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    imports = tuple(_imports(tree))
-    return ast.unparse(_without_docstrings(tree)), imports
+def _said(path: Path, modified: int) -> str:
+    """What a Python file says besides comments and docstrings."""
+    return ast.unparse(_without_docstrings(ast.parse(path.read_text(encoding="utf-8"))))
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:
