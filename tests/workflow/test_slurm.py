@@ -6,43 +6,15 @@ import sys
 import time
 
 import pytest
+import slow_method
 import slurm_cluster
 from projects import copy_of_the_repository, environment, reduced
+from slow_method import BATCHES, drawn
 
 from harness.runs import result
 
-EPOCHS, BATCHES = 150, 4
-METHOD = '''
-"""A method for a test: each batch takes a tenth of a second and leaves a mark, or the first one fails."""
-
-import time
-from pathlib import Path
-
-from torch.nn.functional import cross_entropy
-
-
-def fit(model, task, *, fails=False):
-    def loss(x, y):
-        if fails:
-            raise ValueError("it fails by design")
-        with open("drawn", "a") as drawn:
-            drawn.write(".")
-        time.sleep(0.1)
-        return cross_entropy(model(x), y)
-
-    return task.train(model, loss=loss)
-'''
-RULE = '''
-"""A method for a test."""
-
-
-use rule cell as slow with:
-    input:
-        fit="baselines/slow.py",
-        data=DATA,
-    wildcard_constraints:
-        method="slow(-.+)?",
-'''
+EPOCHS = 60
+ENDED = ("CANCELLED", "TIMEOUT")
 
 
 def cell(method):
@@ -51,12 +23,8 @@ def cell(method):
 
 def make_project(folder):
     project = copy_of_the_repository(folder)
-    config = reduced(project.config, ["slow", "slow-fails"])
-    config["methods"] |= {"slow": {}, "slow-fails": {"fails": True}}
-    config["recipes"]["quick"].update(epochs=EPOCHS, prune_epoch=1, threads=1)
-    project.configure(config)
-    project.write("baselines/slow.py", METHOD)
-    project.write("workflow/baselines/slow.smk", RULE)
+    project.configure(reduced(project.config, ["slow", "slow-fails"]))
+    slow_method.add(project, EPOCHS, **{"slow": {}, "slow-fails": {"fails": True}})
     return project
 
 
@@ -90,17 +58,11 @@ def of_slow(project, variables):
     return [job for job in jobs(project, variables) if "slow" in job[3] and "fails" not in job[3]]
 
 
-def drawn(project):
-    """How many batches its trainers have drawn."""
-    path = project.folder / "drawn"
-    return len(path.read_text()) if path.exists() else 0
-
-
 def wait_until(ready, run):
     deadline = time.monotonic() + 200
     while not ready():
         assert run.poll() is None, run.stdout.read()
-        assert time.monotonic() < deadline, "the job has not started"
+        assert time.monotonic() < deadline, "nothing happens"
         time.sleep(0.5)
 
 
@@ -121,15 +83,17 @@ def test_jobs_that_are_stopped_go_on_and_those_that_fail_end_while_two_tables_ru
             if project is cancelled:
                 ask(variables, "scancel", str(number))
             else:
-                ask(variables, "scontrol", "update", f"JobId={number}", "TimeLimit=1")
+                ask(variables, "scontrol", "update", f"JobId={number}", "EndTime=now+5")
+            wait_until(lambda project=project: of_slow(project, variables)[0][1] in ENDED, run)
+            (project.folder / "slowly").unlink()
         finish(first)
         finish(second)
-        for project, ended in ((limited, "TIMEOUT"), (cancelled, "CANCELLED")):
+        for project, ended in zip((cancelled, limited), ENDED, strict=True):
             # 4 GB, four times the data's few kilobytes, and 4 GB more at each attempt
             assert [job[1:3] for job in of_slow(project, variables)] == [(ended, "8000M"), ("COMPLETED", "12000M")]
             epochs = (project.folder / cell("slow")).with_name("history.csv").read_text().splitlines()[1:]
             assert [int(line.split(",")[1]) for line in epochs] == list(range(1, EPOCHS + 1))
-            assert EPOCHS * BATCHES <= drawn(project) < EPOCHS * BATCHES + 15  # At most what a second draws, again.
+            assert EPOCHS * BATCHES <= drawn(project) < EPOCHS * BATCHES + 8  # At most what a second draws, again.
         bits = [result.read(project.folder / cell("slow")) for project in (limited, cancelled)]
         assert bits[0]["status"] == "done" and bits[0]["checksum"] == bits[1]["checksum"]
         failed = json.loads((limited.folder / cell("slow-fails")).read_text())
