@@ -1,7 +1,10 @@
 """Sampling draws anew in each pass, leaves all else as in evaluation, and gives back what it found."""
 
+import re
+
 import pytest
 import torch
+from examples import ROOT
 from torch import nn
 
 import dropouts
@@ -55,3 +58,11 @@ def test_torchs_own_dropout_is_sampled_too():
 def test_a_network_without_noise_is_refused():
     with pytest.raises(ValueError, match="no layer that draws"):
         dropouts.sample(nn.Linear(2, 2), torch.ones(1, 2))
+
+
+def test_the_example_of_the_page_runs():
+    page = (ROOT / "docs" / "dropouts.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    names = {"model": network(), "x": torch.randn(3, 4)}
+    exec(example, names)
+    assert names["probabilities"].sum(-1) == pytest.approx(torch.ones(3)) and names["entropy"].shape == (3,)
