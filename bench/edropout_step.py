@@ -5,6 +5,7 @@ The memory allocator is set as in the suite's trainers (harness/run.py), for all
 
 python -m bench.edropout_step                        the four networks at the batch sizes of SETTINGS
 python -m bench.edropout_step --models resnet18 --batch 32 --population 4 --rounds 15
+python -m bench.edropout_step --models resnet18 --run 0.1     a whole run by energies with curvature, in plain runs
 """
 
 from __future__ import annotations
@@ -25,11 +26,14 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from edropout import EDropout
+from edropout import EDropout, Target
+from edropout.method import uniform_macs
 from harness.runs.supervisor import KEEP_MEMORY
 
 # name -> (side of the input in pixels, batch)
 SETTINGS = {"resnet18": (32, 128), "resnet50": (32, 64), "alexnet": (224, 64), "squeezenet1_1": (224, 32)}
+
+STAGES = 20
 
 # Turns until the memory that the allocator keeps has grown to what all kinds of steps need.
 WARM_UP = 4
@@ -135,6 +139,54 @@ def measure(
     )
 
 
+def measure_run(name: str, batch: int, kept: float, rounds: int, optimizer: str, cpu_time: bool) -> None:
+    """Prints what whole runs by energies with curvature cost, in plain runs: by parameters, and by both budgets.
+
+    A run is dense for a tenth of its steps, falls in twenty stages until .35 and is compact afterwards. The step of
+    each of these states is measured beside a plain one. Changing the state happens twenty times in a run, whose length
+    is not known here: the seconds of all changes stand beside the ratio.
+    """
+    if cpu_time:
+        torch.set_num_threads(1)
+    clock = time.process_time if cpu_time else time.perf_counter
+    side = SETTINGS.get(name, (32, 128))[0]
+    for budget in ("parameters", "both"):
+        torch.manual_seed(0)
+        model = network(name)
+        x, y = torch.randn(batch, 3, side, side), torch.randint(10, (batch,))
+        last = copy.deepcopy(model).to(memory_format=torch.channels_last)
+        macs = uniform_macs(model, 0, x[:2], kept) if budget == "both" else None
+        each = rounds + 1  # the first step of a stage changes the state
+        target = Target(kept, warm_up=max(2, each), steps=STAGES * each, stages=STAGES, kept_macs=macs, by="curvature")
+        search = EDropout(model, target=target)
+        plain = plain_step(last, x.contiguous(memory_format=torch.channels_last), y, optimizer)
+        step = edropout_step(search, x, y, optimizer)
+        ratios, changes, all_plain = [], [], []
+        for _ in range(WARM_UP):
+            plain()
+        for _ in range(STAGES + 1):
+            seconds: dict[str, list[float]] = {"plain": [], "step": []}
+            for _ in range(each):
+                for kind, act in (("plain", plain), ("step", step)):
+                    start = clock()
+                    act()
+                    seconds[kind].append(clock() - start)
+            first, *others = seconds["step"]
+            ratios.append(statistics.median(others) / statistics.median(seconds["plain"]))
+            changes.append(first - statistics.median(others))
+            all_plain += seconds["plain"]
+        dense, *descent, frozen = ratios
+        # The last stage is the frozen state.
+        whole = 0.10 * dense + 0.25 * statistics.mean([*descent, frozen]) + 0.65 * frozen
+        left = search.kept_ratio()
+        print(
+            f"{name:14} {batch:5} {budget:10} {left.physical:7.3f} {left.macs:6.3f} "
+            f"{1e3 * statistics.median(all_plain):9.0f} {dense:7.2f} {statistics.mean([*descent, frozen]):7.2f} "
+            f"{frozen:7.2f} {whole:7.2f} {sum(changes[1:]):9.1f}",
+            flush=True,
+        )
+
+
 def alone(function: Callable[..., Any], *arguments: Any) -> Any:
     """Calls a function in a fresh process, whose memory no earlier network has cut to pieces."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -174,16 +226,22 @@ def main() -> None:
     parser.add_argument("--optimizer", choices=["sgd", "adadelta"], default="sgd")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--cpu-time", action="store_true", help="processor time on one thread, for a busy machine")
+    parser.add_argument("--run", type=float, metavar="KEPT", help="cost of whole runs down to this share instead")
     parser.add_argument("--memory", action="store_true", help="measure peak memory instead of time")
     options = parser.parse_args()
     if options.memory:
         print("network        batch   S plain/MiB  edropout    ratio")
+    elif options.run:
+        print("network        batch budget        kept   macs  plain/ms   dense descent  frozen     run changes/s")
     else:
         print(
             "network        batch   S  plain/ms    c-l/ms edropout/ms frozen/ms   ratio   frozen (to the faster plain)"
         )
     for name in options.models:
         for batch in options.batch or [SETTINGS.get(name, (32, 128))[1]]:
+            if options.run:
+                alone(measure_run, name, batch, options.run, options.rounds, options.optimizer, options.cpu_time)
+                continue
             for population in options.population:
                 if options.memory:
                     measure_memory(name, batch, population, options.optimizer)

@@ -65,8 +65,7 @@ def cut_vector(vector: Tensor | None, cut: LayerCut) -> Tensor | None:
     """Returns what `cut` leaves of a bias or of a batch-norm parameter."""
     if vector is None or cut.rows is None:
         return vector
-    rows = _on(cut.rows, vector)
-    return _Cut.apply(vector, rows, None) if torch.is_grad_enabled() else vector.index_select(0, rows)
+    return vector.index_select(0, _on(cut.rows, vector))
 
 
 def _on(numbers: Tensor | None, like: Tensor) -> Tensor | None:

@@ -130,7 +130,10 @@ class CompactRunner:
         held = plan.layouts[name]
         if held is wanted:
             return None
-        return source_positions(held, wanted, self.structure.channels(name))
+        key = name, id(wanted)
+        if key not in plan.positions:
+            plan.positions[key] = source_positions(held, wanted, self.structure.channels(name))
+        return plan.positions[key]
 
     def _add(self, step: Step, values: Mapping[str, Any], plan: Plan, made: set[str] | frozenset[str]) -> Tensor:
         """Adds two branches; the narrower one is added into the channels of the wider one."""

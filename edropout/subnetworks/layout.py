@@ -47,6 +47,8 @@ class Plan:
     wanted: dict[tuple[str, str], Layout] = field(default_factory=dict)  # (reader, read) -> layout it is read in
     cuts: dict[str, LayerCut] = field(default_factory=dict)  # layer name -> what is left of it
     kept: dict[str, Tensor] = field(default_factory=dict)  # layer name -> bool, after removal of what nothing reads
+    # (value, id of the layout it is read in) -> where its channels come from; filled while the plan is run
+    positions: dict[tuple[str, int], Tensor | None] = field(default_factory=dict)
 
 
 class Structure:

@@ -12,7 +12,7 @@ from edropout.subnetworks.norm import needs_grouping, normalise
 @pytest.mark.parametrize("channels", [3, 33])
 def test_grouped_batch_norm_equals_the_ordinary_one_with_gradients_and_running_statistics(channels: int) -> None:
     torch.manual_seed(0)
-    image = torch.randn(4, channels, 4, 4, dtype=torch.float64) * 3 + 2
+    image = torch.randn(16, channels, 40, 40, dtype=torch.float64) * 3 + 2
     x = image.contiguous(memory_format=torch.channels_last)
     weight, bias, above = torch.rand(channels).double(), torch.randn(channels).double(), torch.randn_like(x)
     assert needs_grouping(x, weight, bias)
