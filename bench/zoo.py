@@ -30,11 +30,12 @@ import torch
 
 from bench import zoo_network
 
+RESULTS = ("exact", "refused", "wrong", "ran")
 NAMES = Path(__file__).with_suffix(".txt")
-COLUMNS = (
-    *("network", "parameters", "side", "result", "error", "kept", "seconds", "sentence"),
-    *("peer", "peer_kept", "peer_with_heads", "peer_with_heads_kept"),
-)
+COLUMNS = {
+    "ours": ("parameters", "side", "result", "error", "kept", "seconds", "sentence"),
+    "peers": ("peer", "peer_kept", "peer_with_heads", "peer_with_heads_kept"),
+}
 
 
 def limited(work: Callable[..., Any], *arguments: Any, seconds: int, memory: int, **options: Any) -> Any:
@@ -75,24 +76,38 @@ def _send(connection: Connection, seconds: int, memory: int, work: Callable, arg
         connection.send(f"{type(error).__name__}: {error}")
 
 
-def row_of(name: str, *, seconds: int, memory: int, peers: bool) -> dict[str, Any]:
-    """A row of the table."""
-    limits = {"seconds": seconds, "memory": memory}
+def ours(name: str, **limits: int) -> dict[str, str]:
+    """The columns of EDropout."""
     found = limited(zoo_network.examined, name, **limits)
-    row = {"network": name, **({"result": "failed", "sentence": found} if isinstance(found, str) else found)}
-    for column in ("peer", "peer_with_heads") if peers else ():
+    row = {"result": "failed", "sentence": found} if isinstance(found, str) else found
+    return {key: _text(row.get(key, "")) for key in COLUMNS["ours"]}
+
+
+def peers(name: str, **limits: int) -> dict[str, str]:
+    """The columns of Torch-Pruning."""
+    row = {}
+    for column in ("peer", "peer_with_heads"):
         left = limited(zoo_network.peer, name, heads=column == "peer_with_heads", **limits)
-        row |= {column: left} if isinstance(left, str) else {column: "ran", f"{column}_kept": left}
-    return {key: _text(row.get(key, "")) for key in COLUMNS}
+        row |= (
+            {column: left, f"{column}_kept": ""} if isinstance(left, str) else {column: "ran", f"{column}_kept": left}
+        )
+    return {key: _text(value) for key, value in row.items()}
 
 
 def _text(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else " ".join(str(value).split())[:300]
 
 
+def _read(path: Path) -> dict[str, dict[str, str]]:
+    if not path.exists():
+        return {}
+    with path.open(encoding="utf-8") as file:
+        return {row["network"]: row for row in csv.DictReader(file)}
+
+
 def _write(path: Path, rows: dict[str, dict[str, str]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, ["network", *COLUMNS["ours"], *COLUMNS["peers"]], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows[name] for name in sorted(rows))
 
@@ -101,28 +116,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=["*"], help="patterns of names; any name of timm or torchvision/")
     parser.add_argument("--out", type=Path, default=Path("docs/results/zoo.csv"))
-    parser.add_argument("--again", action="store_true", help="measure rows anew that are there")
+    parser.add_argument("--only", choices=list(COLUMNS), help="the columns of EDropout or of Torch-Pruning")
+    parser.add_argument("--again", action="store_true", help="measure anew what is there")
     parser.add_argument("--seconds", type=int, default=120, help="of processor time, limit of each process")
     parser.add_argument("--memory", type=int, default=16, help="GiB that each process may address")
-    parser.add_argument("--no-peers", action="store_true", help="leave Torch-Pruning out")
     options = parser.parse_args()
-    known = NAMES.read_text(encoding="utf-8").split()
+    known, limits = NAMES.read_text(encoding="utf-8").split(), {"seconds": options.seconds, "memory": options.memory}
     asked = [name for pattern in options.names for name in fnmatch.filter(known, pattern) or [pattern]]
-    rows: dict[str, dict[str, str]] = {}
-    if options.out.exists():
-        with options.out.open(encoding="utf-8") as file:
-            rows = {row["network"]: row for row in csv.DictReader(file)}
+    rows, parts = _read(options.out), {"ours": ours, "peers": peers}
     for name in dict.fromkeys(asked):
-        if name not in rows or options.again:
-            limits = {"seconds": options.seconds, "memory": options.memory}
-            rows[name] = row_of(name, peers=not options.no_peers, **limits)
-            _write(options.out, rows)
-            print(" ".join(f"{rows[name][column]:10}" for column in COLUMNS[:8]), flush=True)
+        for part in COLUMNS if options.only is None else [options.only]:
+            row = rows.setdefault(name, {"network": name})
+            if options.again or not row.get("result" if part == "ours" else "peer"):
+                row |= parts[part](name, **limits)
+                _write(options.out, rows)
+                print(f"{name:36}", *(f"{row[column]:8}" for column in COLUMNS[part]), flush=True)
     shown = [rows[name] for name in dict.fromkeys(asked)]
-    counts = Counter(row["result"] for row in shown)
-    print(f"{len(shown)} networks:", ", ".join(f"{count} {result}" for result, count in counts.items()))
-    for column in ("peer", "peer_with_heads"):
-        print(f"Torch-Pruning, {column}: {sum(row[column] == 'ran' for row in shown)} ran")
+    for column in ("result", "peer", "peer_with_heads"):
+        counts = Counter(row.get(column) or "not measured" for row in shown)
+        told = ", ".join(f"{counts[result]} {result}" for result in RESULTS if result in counts)
+        print(f"{column}: {told}, {len(shown) - sum(counts[result] for result in RESULTS)} did not run")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from edropout.subnetworks.graph import tensors
 
 CLASSES, BATCH = 10, 4
 SIDES = (64, 128)  # pixels that are tried before the size the network was made for
+TORCHVISION = (224, 299)  # which torchvision does not tell
 ROUNDING = 1e-9  # of float64, through a hundred layers
 NOTHING = 1e-6  # of the largest gradient: those of keys' biases are zero but for rounding
 
@@ -57,17 +58,17 @@ def network(name: str) -> nn.Module:
 
 def batch(model: nn.Module) -> Tensor:
     """A batch of the smallest size that the network takes, on which its running statistics are set."""
-    own = getattr(model, "default_cfg", {}).get("input_size", (3, 224, 224))
-    for side in (*SIDES, own[-1]):
-        x = torch.randn(BATCH, own[0], side, side, dtype=torch.float64)
+    own = getattr(model, "default_cfg", {}).get("input_size")
+    channels = 3 if own is None else own[0]
+    for side in (*SIDES, *(TORCHVISION if own is None else own[1:2])):
+        x = torch.randn(BATCH, channels, side, side, dtype=torch.float64)
         try:
             with torch.no_grad():
                 model.eval()(x), model.train()(x)
             return x
         except Exception:  # whatever a network says to images that are too small
-            if side == own[-1]:
-                raise
-    raise AssertionError
+            continue
+    raise ValueError("it runs on none of the sizes that were tried")
 
 
 def examined(name: str) -> dict[str, Any]:

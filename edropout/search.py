@@ -84,7 +84,7 @@ class EDropout(States):
             goes "by" something else than the population has one state and no candidates, and freezes by itself.
         seed: Of all randomness of the search; the same on all ranks.
         example: (batch, ...) one input, on the model's device; with it `prune` and `kept_ratio` work before the first
-            batch, as after `load_state_dict`.
+            batch, as after `load_state_dict`, and a network that asks for sizes is read with those of the example.
         workers: Threads for the candidates on a CPU; None for torch.get_num_threads(). No bit depends on it.
         energy_examples: Measure energies on the first so many examples of each batch, an approximation that costs
             less; None for the whole batch as in the paper.
@@ -134,7 +134,7 @@ class EDropout(States):
             raise ValueError(f"target must be a Target, as Target(kept=0.2, warm_up=100, steps=1000), not {target!r}")
         super().__init__(
             model,
-            Units(model) if units is None else units,
+            Units(model, example=example) if units is None else units,
             target,
             torch.Generator(next(model.parameters()).device).manual_seed(seed),
             size=population_size,

@@ -278,6 +278,7 @@ class States:
         if found is None:
             energy, workers, dtype = batch_energy(self.energy), self.workers, self.energy_dtype
             found = Engine(self.model, self.units, energy, x, workers=workers, energy_dtype=dtype)
+            self.units.repair_(self.population)  # some layers may have turned out to be cut by nobody
         self._engines = [*[engine for engine in self._engines if engine is not found][1 - SIZES_KEPT :], found]
         return found
 

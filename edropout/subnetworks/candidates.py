@@ -13,7 +13,7 @@ from edropout.subnetworks.channels import channels_last
 from edropout.subnetworks.compact import CompactRunner
 from edropout.subnetworks.graph import Step
 from edropout.subnetworks.layout import Structure
-from edropout.subnetworks.tracing import set_switches
+from edropout.subnetworks.modes import set_switches
 from edropout.subnetworks.units import Units
 from edropout.subnetworks.untouched import mode
 
@@ -49,7 +49,8 @@ class Candidates:
     ) -> None:
         self.model, self.modules, self.structure, self.units = model, modules, structure, units
         self.energy, self.workers, self.dtype = energy, workers, dtype
-        self.shared, self.own = _shared_steps(structure, units)
+        with mode(model, training=False):
+            self.shared, self.own = _shared_steps(structure.graph.running(model), units)
         self.first = _first_chains(structure, self.shared, self.own)
         inside = {step.name for chain in self.first for step in chain[:-1]}
         self.later = [step for step in self.own if step.name not in inside]
@@ -128,11 +129,11 @@ def _one_threaded_pool(workers: int) -> ThreadPoolExecutor:
     return pool
 
 
-def _shared_steps(structure: Structure, units: Units) -> tuple[list[Step], list[Step]]:
-    """Splits the graph into the steps that no unit influences and the others."""
+def _shared_steps(steps: list[Step], units: Units) -> tuple[list[Step], list[Step]]:
+    """Splits the steps into those that no unit influences and the others."""
     reached: set[str] = set()
     shared, own = [], []
-    for step in structure.graph.steps:
+    for step in steps:
         switched = step.kind == "module" and step.target in units.sizes
         if switched or step.kind == "output" or any(name in reached for name in step.reads):
             reached.add(step.name)
@@ -151,7 +152,8 @@ def _first_chains(structure: Structure, shared: list[Step], own: list[Step]) -> 
             continue
         chain = [step]
         while len(users := structure.users[chain[-1].name]) == 1:
-            if structure.roles[users[0].name] not in ("norm", "pointwise") or len(users[0].reads) > 1:
+            alone = structure.roles[users[0].name] in ("norm", "pointwise") and len(users[0].reads) == 1
+            if not alone or users[0].name in structure.graph.modes:
                 break
             chain.append(users[0])
         chains.append(chain)

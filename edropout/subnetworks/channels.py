@@ -91,10 +91,13 @@ def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
-def take_channels(x: Tensor, positions: Tensor) -> Tensor:
-    """Gathers channels of (batch, channels, ...); the position after the last channel stands for zero."""
+def take_channels(x: Tensor, positions: Tensor, axis: int = 1) -> Tensor:
+    """Gathers channels of (batch, channels, ...), or on the last axis; the position after the last stands for zero."""
     positions = positions.to(x.device)
-    held = x.shape[1]
+    held = x.shape[axis]
+    if axis == -1 and x.ndim != 2:
+        padded = torch.nn.functional.pad(x, [0, 1]) if bool((positions == held).any()) else x
+        return padded.index_select(-1, positions)
     if x.ndim not in (2, 4):
         padded = torch.nn.functional.pad(x, [0, 0] * (x.ndim - 2) + [0, 1])
         return padded.index_select(1, positions)

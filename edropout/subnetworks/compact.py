@@ -89,7 +89,7 @@ class CompactRunner:
             return self._convolve(step, read[step.reads[0]], plan)
         if role == "norm":
             return self._batch_norm(step, read[step.reads[0]], plan.cuts[step.target], made)
-        if role == "linear":
+        if role in ("linear", "linear_last"):
             return self._linear(step, read[step.reads[0]], plan)
         if role == "flatten":
             return torch.flatten(read[step.reads[0]], 1)
@@ -118,8 +118,9 @@ class CompactRunner:
         value = values[name]
         if (step.name, name) not in plan.wanted or not isinstance(value, Tensor):
             return value
-        positions = self._positions(plan, name, plan.wanted[step.name, name])
-        return value if positions is None else take_channels(value, positions)
+        held, wanted, axis = plan.layouts[name], plan.wanted[step.name, name], self.structure.axis(step.name, name)
+        positions = None if held is wanted else source_positions(held, wanted, self.structure.graph.shapes[name][axis])
+        return value if positions is None else take_channels(value, positions, axis)
 
     def _owned(self, value: Any, values: Mapping[str, Any], made: set[str] | frozenset[str]) -> Any:
         """Copies what a step that works in place would change for others: values that this run did not make."""
@@ -171,7 +172,7 @@ class CompactRunner:
     def _linear(self, step: Step, x: Tensor, plan: Plan) -> Tensor:
         """Cuts the weight, or leaves it whole and fills the input with zeros, whichever costs less."""
         module, cut = self.modules[step.target], plan.cuts[step.target]
-        if len(x) >= LINEAR_CUT_BATCH or module.weight.numel() < LARGE_LINEAR:
+        if x.ndim > 2 or len(x) >= LINEAR_CUT_BATCH or module.weight.numel() < LARGE_LINEAR:
             return F.linear(x, cut_weight(module.weight, cut), cut_vector(module.bias, cut))
         if cut.columns is not None:
             x = x.new_zeros(len(x), module.in_features).index_add_(1, cut.columns.to(x.device), x)

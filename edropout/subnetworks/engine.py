@@ -15,9 +15,9 @@ from edropout.subnetworks.compact import CompactRunner
 from edropout.subnetworks.evaluation import parameter_counts
 from edropout.subnetworks.graph import tensors
 from edropout.subnetworks.layout import Plan, Structure
+from edropout.subnetworks.modes import set_switches
 from edropout.subnetworks.observe import first_samples, follow
 from edropout.subnetworks.removal import check_exact
-from edropout.subnetworks.tracing import set_switches
 from edropout.subnetworks.units import Units
 
 
@@ -46,6 +46,7 @@ class Engine:
         graph, self.modules = follow(model, x)
         self.structure = Structure(graph, self.modules)
         self.model, self.units = model, units
+        units.keep_whole(units.sizes.keys() - units.shortcut_norms.keys() - self.structure.sizes.keys())
         self.example = first_samples(x)
         self.candidates = Candidates(
             model, self.modules, self.structure, units, energy, workers=workers, dtype=energy_dtype
@@ -64,11 +65,12 @@ class Engine:
         """Compares both ways of running, under a random state, with the network itself."""
         state = torch.rand(self.units.num_units, generator=torch.Generator().manual_seed(0)) < 0.5
         kept = self.units.kept(self.units.repair_(state))
-        steps, plan = self.structure.graph.steps, self.structure.plan(kept, filled=True)
+        plan = self.structure.plan(kept, filled=True)
         for runner in (self.trainer, CompactRunner(self.model, self.modules, self.structure, candidate=True)):
 
             def compute(x: Tensor, runner: CompactRunner = runner) -> Any:
                 set_switches(self.modules, self.model)
+                steps = self.structure.graph.running(self.model)
                 return runner.run(steps, {steps[0].name: channels_last(x)}, plan)
 
             check_exact(self.model, self.modules, kept, self.example, self.structure.partners, compute)
@@ -121,7 +123,7 @@ class Engine:
             self._last = state.clone(), self.structure.plan(kept), self.structure.plan(kept, filled=True)
         _, plan, filled = self._last
         set_switches(self.modules, self.model)
-        steps = self.structure.graph.steps
+        steps = self.structure.graph.running(self.model)
         self.trainer.forget_statistics()
         outputs = self.trainer.run(steps, {steps[0].name: channels_last(x)}, filled)
         # All ranks together, as one that ended alone would leave the others waiting.

@@ -57,6 +57,8 @@ class Graph:
         in_place: After `follow`, the places that a step changes, for the steps that change what they read.
         whole: Names of the modules that could not be followed and run as one step.
         shared: Names of the modules that have a parameter which another module holds too.
+        modes: Of the steps that run in one mode alone: name of the module whose mode counts, and this mode.
+        assumed: Sizes of an input, without the batch, for which alone the steps hold; None for any.
     """
 
     steps: list[Step]
@@ -65,6 +67,13 @@ class Graph:
     in_place: dict[str, set[int]] = field(default_factory=dict)
     whole: frozenset[str] = frozenset()
     shared: frozenset[str] = frozenset()
+    modes: Mapping[str, tuple[str, bool]] = field(default_factory=dict)
+    assumed: torch.Size | None = None
+
+    def running(self, owner: nn.Module) -> list[Step]:
+        """The steps that run in the mode that the modules of `owner` have now."""
+        off = {name for name, (part, training) in self.modes.items() if owner.get_submodule(part).training != training}
+        return [step for step in self.steps if step.name not in off] if off else self.steps
 
     def users(self) -> dict[str, list[Step]]:
         """Maps the name of each step to the steps that read it."""
@@ -79,6 +88,8 @@ def substitute(value: Any, change: Callable[[Ref], Any]) -> Any:
     """Rebuilds nested arguments with every `Ref` replaced by `change(ref)`."""
     if isinstance(value, Ref):
         return change(value)
+    if hasattr(value, "_fields"):  # a named tuple
+        return type(value)(*(substitute(entry, change) for entry in value))
     if isinstance(value, (tuple, list)):
         return type(value)(substitute(entry, change) for entry in value)
     if isinstance(value, dict):
@@ -106,8 +117,15 @@ def addresses(value: Any) -> set[int]:
     return {tensor.untyped_storage().data_ptr() for tensor in tensors(value)}
 
 
+def expect(value: Any, found: Any) -> None:
+    """Raises ValueError unless a question about sizes has the answer that it had when the network was read."""
+    if value != found:
+        raise ValueError(f"the network takes another path for this batch than for the example that it was read with: "
+                         f"a question that was answered with {found} is answered with {value}")  # fmt: skip
+
+
 def execute(
-    graph: Graph,
+    steps: list[Step],
     call: Callable[[Step, tuple, dict], Any],
     x: Any,
     *,
@@ -116,15 +134,15 @@ def execute(
     """Runs the steps in order on the input `x` and returns the output; each value is freed after its last reader.
 
     Args:
-        graph: The steps.
+        steps: Those that run.
         call: Carries out one step, given its arguments.
         x: Value of the input step.
         watch: Called with the name and the value of every step.
     """
-    last = {name: step.name for step in graph.steps for name in step.reads}
+    last = {name: step.name for step in steps for name in step.reads}
     values: dict[str, Any] = {}
     value = None
-    for step in graph.steps:
+    for step in steps:
         if step.kind == "input":
             value = x
         else:

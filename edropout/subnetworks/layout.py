@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from edropout.subnetworks.graph import Graph, Step
-from edropout.subnetworks.roles import CONVOLUTION_ROLES, is_norm, norm_partners, roles
+from edropout.subnetworks.roles import CONVOLUTION_ROLES, is_last, is_norm, norm_partners, roles
 
 # Filling a sum up with zeros saves moving its channels about, and costs convolutions of one pixel little.
 WORTH_FILLING = 0.7
@@ -71,7 +71,7 @@ class Structure:
             if role in CONVOLUTION_ROLES:
                 self.sizes[step.target] = modules[step.target].out_channels
                 self.groups[step.target] = modules[step.target].groups
-            elif role == "linear":
+            elif role in ("linear", "linear_last"):
                 self.sizes[step.target] = modules[step.target].in_features
         self.sources = {step.name: step.reads[0] for step in graph.steps if step.reads}
         self.partner_of = {norm: conv for conv, norms in self.partners.items() for norm in norms}
@@ -122,7 +122,11 @@ class Structure:
 
     def channels(self, name: str) -> int:
         """Number of channels (or features) of the full tensor that step `name` makes."""
-        return self.graph.shapes[name][1]
+        return self.graph.shapes[name][-1 if is_last(self.roles[name]) else 1]
+
+    def axis(self, reader: str, name: str) -> int:
+        """The axis on which step `reader` reads the channels of what step `name` makes."""
+        return -1 if is_last(self.roles[reader]) or is_last(self.roles[name]) else 1
 
     def plan(self, kept: Mapping[str, Tensor], *, dense: frozenset[str] = frozenset(), filled: bool = False) -> Plan:
         """Works out what is left of the graph under `kept` (layer -> bool; layers that are missing keep all).
@@ -147,8 +151,8 @@ class Structure:
         """Raises ValueError, naming the layer, if `kept` cannot be applied."""
         for layer, mask in kept.items():
             if layer not in self.sizes:
-                raise ValueError(f"layer '{layer}' cannot be cut exactly: it is no convolution or linear layer (of "
-                                 "two-dimensional values) that is called once with a weight of its own")  # fmt: skip
+                raise ValueError(f"layer '{layer}' cannot be cut exactly: it is no convolution or linear layer "
+                                 "that is called once with a weight of its own")  # fmt: skip
             if mask.dtype != torch.bool or mask.shape != (self.sizes[layer],):
                 raise ValueError(f"kept['{layer}'] must be {self.sizes[layer]} booleans, "
                                  f"not {tuple(mask.shape)} {mask.dtype}")  # fmt: skip
@@ -172,9 +176,11 @@ class Structure:
 
     def _asked(self, step: Step, user: Step, needs: Mapping, kept: Mapping[str, Tensor]) -> Tensor | None:
         """Channels of `step` that `user` reads, None for all."""
-        role, need = self.roles[user.name], needs[user.name]
-        if step.name not in self.graph.shapes:
+        role, need = self.roles[user.name].removesuffix("_last"), needs[user.name]
+        if len(self.graph.shapes.get(step.name, ())) < 2:
             return None
+        if is_last(self.roles[user.name]) and not is_last(self.roles[step.name]):
+            return None  # what is unknown has all channels, on whichever axis
         if role == "linear":
             return kept.get(user.target)
         if role == "depthwise":
@@ -209,7 +215,7 @@ class _Cutter:
 
     def cut(self, step: Step) -> None:
         """Decides the layouts that `step` reads and makes, and what is left of its layer."""
-        role = self.structure.roles[step.name]
+        role = self.structure.roles[step.name].removesuffix("_last")
         layouts = [self.plan.layouts.get(name) for name in step.reads]
         if role in CONVOLUTION_ROLES:
             made = getattr(self, f"_{role}")(step, layouts[0])

@@ -11,8 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from edropout.subnetworks.graph import Graph, Ref, Step, addresses, caller, execute, substitute, tensors
-from edropout.subnetworks.tracing import set_switches, trace
-from edropout.subnetworks.untouched import RandomNumbersError, mode, no_random_numbers, unchanged
+from edropout.subnetworks.modes import set_switches
+from edropout.subnetworks.tracing import trace
+from edropout.subnetworks.untouched import (
+    RandomNumbersError,
+    mode,
+    no_random_numbers,
+    the_same_random_numbers,
+    unchanged,
+)
 
 
 def follow(model: nn.Module, example: Tensor) -> tuple[Graph, dict[str, nn.Module]]:
@@ -32,7 +39,17 @@ def follow(model: nn.Module, example: Tensor) -> tuple[Graph, dict[str, nn.Modul
         ValueError: `trace` cannot read it, the steps give another output or other gradients than the network itself, or
             they draw random numbers.
     """
-    graph, modules = trace(model)
+    graph, modules = trace(model, example)
+    _observe(graph, modules, model, example, training=False)
+    if graph.modes:
+        _observe(graph, modules, model, example, training=True)
+    return graph, modules
+
+
+def _observe(
+    graph: Graph, modules: Mapping[str, nn.Module], model: nn.Module, example: Tensor, *, training: bool
+) -> None:
+    """Runs the steps of one mode once."""
     ordinary = caller(model, modules)
     alive: dict[str, Any] = {}  # all values: freed memory would be given to later ones, which would look like views
 
@@ -42,21 +59,22 @@ def follow(model: nn.Module, example: Tensor) -> tuple[Graph, dict[str, nn.Modul
         value = ordinary(step, args, kwargs)
         changed = [tensor for tensor, version in zip(read, versions, strict=True) if tensor._version != version]
         if changed:
-            graph.in_place[step.name] = addresses(changed)
+            graph.in_place[step.name] = addresses(changed) | graph.in_place.get(step.name, set())
         return value
 
     def watch(name: str, value: Any) -> None:
         alive[name] = value
-        graph.memory[name] = addresses(value)
+        graph.memory[name] = addresses(value) | graph.memory.get(name, set())
         if isinstance(value, Tensor):
             graph.shapes[name] = value.shape
 
     name = type(model).__name__
-    with mode(model, training=False):
+    with mode(model, training=training):
         set_switches(modules, model)
+        steps = graph.running(model)
         try:
-            followed = _run(model, lambda x: execute(graph, call, x, watch=watch), example)
-            own = _run(model, model, example)
+            followed = _run(model, lambda x: execute(steps, call, x, watch=watch), example, training=training)
+            own = _run(model, model, example, training=training)
         except RandomNumbersError as error:
             raise ValueError(f"nothing in {name} can be pruned: {error} in eval mode") from error
     same = all(map(close, followed.values, own.values)) and len(followed.values) == len(own.values)
@@ -72,7 +90,6 @@ def follow(model: nn.Module, example: Tensor) -> tuple[Graph, dict[str, nn.Modul
             f"its own. {cause}"
         )
     _rename(graph, alive)
-    return graph, modules
 
 
 def first_samples(x: Tensor) -> Tensor:
@@ -108,9 +125,10 @@ class _Run:
     gradients: tuple[Tensor | None, ...] | None
 
 
-def _run(model: nn.Module, compute: Callable[[Tensor], Any], example: Tensor) -> _Run:
+def _run(model: nn.Module, compute: Callable[[Tensor], Any], example: Tensor, *, training: bool) -> _Run:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    with torch.inference_mode(False), torch.enable_grad(), no_random_numbers(example.device), unchanged(model):
+    numbers = the_same_random_numbers if training else no_random_numbers
+    with torch.inference_mode(False), torch.enable_grad(), numbers(example.device), unchanged(model):
         found = tensors(compute(first_samples(example)))
         weighted = [(value * _weights(value)).sum() for value in found if value.requires_grad]
         gradients = None
@@ -126,13 +144,22 @@ def _weights(value: Tensor) -> Tensor:
 
 
 def _rename(graph: Graph, values: Mapping[str, Any]) -> None:
-    """Lets later steps read the result of a change in place instead of the changed value under its old name."""
+    """Lets later steps read the result of a change in place instead of the changed value under its old name.
+
+    Raises:
+        ValueError: The change happens in one mode alone, and a step of both modes reads what it has changed.
+    """
     latest: dict[str, str] = {}
     in_place: dict[tuple, list[str]] = {}  # place -> names of the values that lie there
     for number, step in enumerate(graph.steps):
         if any(name in latest for name in step.reads):
             arguments = substitute((step.args, dict(step.kwargs)), lambda ref: Ref(latest.get(ref.name, ref.name)))
             graph.steps[number] = replace(step, args=arguments[0], kwargs=arguments[1])
+            for name in graph.steps[number].reads:
+                if name in graph.modes and graph.modes.get(step.name) != graph.modes[name]:
+                    raise ValueError(
+                        f"nothing can be pruned exactly: '{name}' changes a value in place in one mode alone"
+                    )
         result = values.get(step.name)
         if isinstance(result, Tensor):
             names = in_place.setdefault(_place(result), [])

@@ -19,7 +19,7 @@ from edropout.subnetworks.tracing import trace
 from edropout.subnetworks.untouched import mode, no_random_numbers, unchanged
 
 
-def mask_(model: nn.Module, kept: Mapping[str, Tensor]) -> None:
+def mask_(model: nn.Module, kept: Mapping[str, Tensor], example: Tensor | None = None) -> None:
     """Zeroes in place what the dropped units own.
 
     A dropped filter loses its weight, its bias and the weight and bias of the batch norms that read it directly (a
@@ -28,11 +28,12 @@ def mask_(model: nn.Module, kept: Mapping[str, Tensor]) -> None:
     Args:
         model: The network; its running statistics are left alone.
         kept: layer -> bool over the filters of a convolution or the input features of a linear layer, True = kept.
+        example: (batch, ...) one input, for a network that asks for sizes.
 
     Raises:
         ValueError: A layer is unknown or has another size; raised before anything changes.
     """
-    graph, modules = trace(model)
+    graph, modules = trace(model, example)
     sizes = _sizes(graph, modules)
     _check(kept, sizes)
     with torch.no_grad():
@@ -76,11 +77,15 @@ def check_exact(
         )
 
 
-def kept_units(model: nn.Module) -> dict[str, Tensor]:
+def kept_units(model: nn.Module, example: Tensor | None = None) -> dict[str, Tensor]:
     """Reads from exact zeros which units of a masked network are kept.
 
     A filter is dropped if its weight, its bias and the weight and bias of its batch norms are all zero, an input of a
     linear layer if its column is zero.
+
+    Args:
+        model: The network.
+        example: (batch, ...) one input, for a network that asks for sizes.
 
     Returns:
         layer -> bool, for every convolution and linear layer that can be cut; a pruned network answers with its own
@@ -88,7 +93,7 @@ def kept_units(model: nn.Module) -> dict[str, Tensor]:
     """
     if isinstance(model, SmallerNetwork):
         return {layer: mask.clone() for layer, mask in model.kept.items()}
-    graph, modules = trace(model)
+    graph, modules = trace(model, example)
     partners = norm_partners(graph, modules)
     kept = {}
     for layer in _sizes(graph, modules):
@@ -167,7 +172,8 @@ def _prune_again(smaller: SmallerNetwork, kept: Mapping[str, Tensor]) -> Smaller
             cut = smaller.plan.cuts.get(step.target)
             if cut is not None:
                 groups = structure.groups.get(step.target, 1)
-                columns = structure.channels(step.reads[0]) // groups
+                read = step.reads[0]
+                columns = structure.graph.shapes[read][structure.axis(step.name, read)] // groups
                 modules[step.target] = inflate_module(
                     modules[step.target], cut, structure.channels(step.name), columns, groups
                 )

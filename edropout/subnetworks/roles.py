@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from edropout.subnetworks.graph import Graph, Ref, Step
@@ -19,6 +19,7 @@ ZERO_KEEPING_MODULES = (
     nn.Hardswish, nn.Softsign, nn.Hardshrink, nn.Softshrink, nn.Tanhshrink, nn.Identity,
     nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d,
 )  # fmt: skip
+EACH_ON_ITS_OWN = tuple(set(ZERO_KEEPING_MODULES) - {nn.Dropout1d, nn.Dropout2d, nn.Dropout3d})
 # As above if as many axes follow that of the channels; with one axis less, the channels are pooled or padded.
 SPATIAL_MODULES = {
     1: (nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d, nn.ConstantPad1d),
@@ -29,12 +30,14 @@ ZERO_KEEPING_FUNCTIONS = (
     torch.relu, torch.relu_, F.relu, F.relu_, F.relu6, F.leaky_relu, F.elu, F.selu, F.celu, F.gelu, F.silu, F.mish,
     torch.tanh, F.tanh, F.hardswish, F.softsign, F.dropout, F.dropout2d,
 )  # fmt: skip
+EACH_ON_ITS_OWN_FUNCTIONS = tuple(set(ZERO_KEEPING_FUNCTIONS) - {F.dropout2d})
 SPATIAL_FUNCTIONS = {
     1: (torch.adaptive_avg_pool1d,),
     2: (F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d),
 }
 ZERO_KEEPING_METHODS = ("relu", "relu_", "tanh", "contiguous", "clone", "float", "half", "double")
 ADDITIONS = (operator.add, operator.iadd, torch.add)
+MOVES = (torch.permute, torch.transpose, torch.movedim, "permute", "transpose", "movedim")
 PRODUCTS = (operator.mul, operator.imul, torch.mul)
 
 # Roles of the convolutions whose channels can be removed.
@@ -64,8 +67,18 @@ def _is_own(module: nn.Module, kinds: tuple[type, ...]) -> bool:
 
 def is_norm(module: nn.Module) -> bool:
     """True for a batch norm, also one that ends with a zero-keeping activation (as timm's do)."""
-    inside = list(module.modules())[1:]
-    return isinstance(module, _BatchNorm) and all(isinstance(entry, ZERO_KEEPING_MODULES) for entry in inside)
+    return isinstance(module, _BatchNorm) and all(_is_activation(entry) for entry in list(module.modules())[1:])
+
+
+def _is_activation(module: nn.Module) -> bool:
+    """True for a zero-keeping module, also a library's own class around a zero-keeping function, as timm's GELU."""
+    if isinstance(module, ZERO_KEEPING_MODULES):
+        return True
+    try:
+        steps = [node for node in fx.Tracer().trace(module).nodes if node.op not in ("placeholder", "output")]
+    except Exception:  # whatever its control flow raises
+        return False
+    return bool(steps) and all(step.target in ZERO_KEEPING_FUNCTIONS for step in steps)
 
 
 def is_zero_keeping(module: nn.Module, shape: torch.Size) -> bool:
@@ -146,6 +159,36 @@ def reached_by_input(graph: Graph, with_weights: set[str]) -> set[str]:
     return found
 
 
+def hidden_at_positions(graph: Graph, modules: Mapping[str, nn.Module]) -> set[str]:
+    """Names of the linear layers that run at many positions and read what another such layer makes, unit by unit.
+
+    Works without `graph.shapes`: what a convolution makes has more than two axes, and so has what is made of it by
+    moving axes, adding, and layers that keep axes.
+    """
+    wide: set[str] = set()  # values with more than two axes
+    made: set[str] = set()  # of these, what linear layers make, and activations and products of it
+    found: set[str] = set()
+    keep_axes = (*MOVES, *ADDITIONS, *PRODUCTS, *EACH_ON_ITS_OWN_FUNCTIONS, F.layer_norm, torch.cat)
+    for step in graph.steps:
+        module = modules[step.target] if step.kind == "module" else None
+        known, flattens = not wide.isdisjoint(step.reads), step.target in (torch.flatten, "flatten")
+        if module is not None and any(is_convolution(part) for part in module.modules()):  # alone, or kept whole
+            wide.add(step.name)
+        elif module is not None and known and is_linear(module):
+            wide.add(step.name)
+            made.add(step.name)
+            if step.reads[0] in made:
+                found.add(step.name)
+        elif (known and isinstance(module, (*EACH_ON_ITS_OWN, nn.LayerNorm, _BatchNorm))) or (
+            known and (step.target in keep_axes or (flattens and step.args[1:2] == (2,)))
+        ):
+            wide.add(step.name)
+        each = isinstance(module, EACH_ON_ITS_OWN) or step.target in (*EACH_ON_ITS_OWN_FUNCTIONS, *PRODUCTS)
+        if each and step.name in wide and made.issuperset(step.reads):
+            made.add(step.name)
+    return found
+
+
 def asks_for_device(step: Step) -> bool:
     """True for `x.device` and `x.dtype`."""
     return step.target is getattr and step.args[1] in ("device", "dtype")
@@ -154,21 +197,55 @@ def asks_for_device(step: Step) -> bool:
 def roles(graph: Graph, modules: Mapping[str, nn.Module]) -> dict[str, str]:
     """Names the role of each step; 'opaque' is anything unknown, which then receives all its channels.
 
-    Needs `graph.shapes`.
+    What a linear layer makes at many positions has its channels on the last axis: such a layer and what follows it
+    alike are 'linear_last' and '..._last'. Needs `graph.shapes`.
     """
     calls, partners = call_counts(graph), norm_partners(graph, modules)
     partnered = {norm for norms in partners.values() for norm in norms}
-    found = {}
+    found: dict[str, str] = {}
     for step in graph.steps:
         role = "opaque"
-        if step.kind == "module" and calls[step.target] == 1:
-            role = _module_role(step, modules[step.target], graph, partnered)
-        elif step.kind == "module":
-            role = _pointwise_or_opaque(step, modules[step.target], graph)
+        module = modules[step.target] if step.kind == "module" else None
+        behind = [is_last(found[name]) for name in step.reads if name in graph.shapes]
+        if module is not None and is_linear(module):
+            role = _linear_role(step, graph, found) if calls[step.target] == 1 else "opaque"
+        elif any(behind):
+            role = _last_role(step, module, graph) if all(behind) else "opaque"
+        elif module is not None and calls[step.target] == 1:
+            role = _module_role(step, module, graph, partnered)
+        elif module is not None:
+            role = _pointwise_or_opaque(step, module, graph)
         elif step.kind in ("function", "method"):
             role = _function_role(step, graph)
         found[step.name] = role
     return found
+
+
+def is_last(role: str) -> bool:
+    """True if what a step of this role makes has its channels on the last of more than two axes."""
+    return role.endswith("_last")
+
+
+def _linear_role(step: Step, graph: Graph, found: Mapping[str, str]) -> str:
+    """Role of a linear layer; on what has its channels on another axis than the last one, it mixes something else."""
+    if len(graph.shapes[step.name]) == 2:
+        return "linear"
+    known = found[step.reads[0]]
+    return "linear_last" if len(graph.shapes[step.name]) > 2 and (known == "opaque" or is_last(known)) else "opaque"
+
+
+def _last_role(step: Step, module: nn.Module | None, graph: Graph) -> str:
+    """Role of a step that reads values with their channels on the last axis alone."""
+    out, shapes = graph.shapes.get(step.name), [graph.shapes.get(name) for name in step.reads]
+    if out is None or any(shape != out for shape in shapes):
+        return "opaque"
+    if module is not None:
+        return "pointwise_last" if _is_own(module, EACH_ON_ITS_OWN) else "opaque"
+    if len(step.args) == 2 and not step.kwargs and len(shapes) == 1 and step.target in PRODUCTS:
+        return "pointwise_last" if any(isinstance(arg, (int, float)) for arg in step.args) else "opaque"
+    if len(shapes) == 2 and len(step.args) == 2 and not step.kwargs:
+        return "add_last" if step.target in ADDITIONS else "multiply_last" if step.target in PRODUCTS else "opaque"
+    return "pointwise_last" if step.target in (*EACH_ON_ITS_OWN_FUNCTIONS, *ZERO_KEEPING_METHODS) else "opaque"
 
 
 def _module_role(step: Step, module: nn.Module, graph: Graph, partnered: set[str]) -> str:
@@ -176,8 +253,6 @@ def _module_role(step: Step, module: nn.Module, graph: Graph, partnered: set[str
         if module.groups == 1:
             return "convolution"
         return "depthwise" if module.groups == module.in_channels == module.out_channels else "grouped"
-    if is_linear(module):
-        return "linear" if len(graph.shapes[step.name]) == 2 else "opaque"
     if is_norm(module):
         return "norm" if step.target in partnered else "opaque"
     if _is_own(module, (nn.Flatten,)) and _flattens(step, graph):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edropout.subnetworks.graph import Graph, Ref, Step, caller, execute, substitute
+from edropout.subnetworks.graph import Graph, Ref, Step, caller, execute, expect, substitute
 from edropout.subnetworks.layout import LayerCut, Plan, Structure, source_positions
 
 
@@ -20,21 +20,22 @@ class Reindex(nn.Module):
     Args:
         positions: (wanted,) position of each wanted channel; the position after the last stands for zero.
         held: Number of channels of the tensor that comes in.
+        axis: Of the channels, 1 or -1.
     """
 
-    def __init__(self, positions: Tensor, held: int) -> None:
+    def __init__(self, positions: Tensor, held: int, axis: int = 1) -> None:
         super().__init__()
-        self.pads = bool((positions == held).any())
+        self.pads, self.axis = bool((positions == held).any()), axis
         self.register_buffer("positions", positions, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (batch, held, ...) to (batch, wanted, ...)."""
+        """Maps (batch, held, ...) to (batch, wanted, ...), or (batch, ..., held) to (batch, ..., wanted)."""
         if self.pads:
             if torch.onnx.is_in_onnx_export():  # behind a pad, the exporter loses sight of sizes
-                x = torch.cat([x, torch.zeros_like(x[:, :1])], 1)
+                x = torch.cat([x, torch.zeros_like(x.narrow(self.axis, 0, 1))], self.axis)
             else:
-                x = nn.functional.pad(x, [0, 0] * (x.ndim - 2) + [0, 1])
-        return x.index_select(1, self.positions)
+                x = nn.functional.pad(x, ([0, 0] * (x.ndim - 2) if self.axis == 1 else []) + [0, 1])
+        return x.index_select(self.axis, self.positions)
 
 
 class SmallerNetwork(nn.Module):
@@ -42,12 +43,13 @@ class SmallerNetwork(nn.Module):
 
     Attributes:
         kept: layer -> bool over the units of the original architecture, without the units that nothing reads.
+        size_read_for: Sizes of an input, without the batch, for which alone it was read; None for any.
     """
 
     def __init__(self, structure: Structure, plan: Plan, steps: list[Step]) -> None:
         super().__init__()
-        self.structure, self.plan, self.steps = structure, plan, Graph(steps)
-        self.kept = plan.kept
+        self.structure, self.plan, self.steps = structure, plan, Graph(steps, modes=structure.graph.modes)
+        self.kept, self.size_read_for = plan.kept, structure.graph.assumed
 
     def add(self, path: str, module: nn.Module) -> None:
         """Registers `module` under its dotted path."""
@@ -79,8 +81,15 @@ class SmallerNetwork(nn.Module):
         return owner
 
     def forward(self, x: Tensor) -> Any:
-        """Computes what the original network computes when the dropped units are zero."""
-        return execute(self.steps, caller(self), x)
+        """Computes what the original network computes when the dropped units are zero.
+
+        Raises:
+            ValueError: The network was read for inputs of another size.
+        """
+        if isinstance(x, Tensor) and self.size_read_for not in (None, x.shape[1:]):
+            raise ValueError(f"this network asks for sizes and was pruned for inputs of {tuple(self.size_read_for)}, "
+                             f"not {tuple(x.shape[1:])}: prune it with an example of that size")  # fmt: skip
+        return execute(self.steps.running(self), caller(self), x)
 
 
 def smaller_steps(structure: Structure, plan: Plan) -> tuple[list[Step], dict[str, Reindex]]:
@@ -92,9 +101,9 @@ def smaller_steps(structure: Structure, plan: Plan) -> tuple[list[Step], dict[st
     steps: list[Step] = []
     reindexes: dict[str, Reindex] = {}
 
-    def insert(name: str, read: str, positions: Tensor, held: int) -> str:
+    def insert(name: str, read: str, positions: Tensor, held: int, axis: int = 1) -> str:
         module = f"reindex_{len(reindexes)}"
-        reindexes[module] = Reindex(positions, held)
+        reindexes[module] = Reindex(positions, held, axis)
         steps.append(Step(name, "module", module, (Ref(read),), {}))
         return name
 
@@ -108,11 +117,12 @@ def smaller_steps(structure: Structure, plan: Plan) -> tuple[list[Step], dict[st
                 continue
             if held is None and plan.wanted[step.name, read] is None:
                 continue
-            channels = structure.channels(read)
+            axis = structure.axis(step.name, read)
+            channels = structure.graph.shapes[read][axis]
             positions = source_positions(held, plan.wanted[step.name, read], channels)
             if positions is not None:
                 count = channels if held is None else len(held)
-                renamed[read] = insert(f"{step.name}_reads_{read}", read, positions, count)
+                renamed[read] = insert(f"{step.name}_reads_{read}", read, positions, count, axis)
         args, kwargs = substitute(
             (step.args, dict(step.kwargs)), lambda ref, renamed=renamed: Ref(renamed.get(ref.name, ref.name))
         )
@@ -129,7 +139,8 @@ def _without_unread(steps: list[Step], changing: Collection[str]) -> list[Step]:
     read: set[str] = set()
     left = []
     for step in reversed(steps):
-        if step.name in read or step.name in changing or step.kind in ("input", "output", "module"):
+        acts = step.name in changing or step.kind in ("input", "output", "module") or step.target is expect
+        if step.name in read or acts:
             left.append(step)
             read.update(step.reads)
     return left[::-1]

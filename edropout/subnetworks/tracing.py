@@ -8,9 +8,9 @@ from __future__ import annotations
 import inspect
 import itertools
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,34 +20,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.utils.checkpoint import CheckpointFunction
 
-from edropout.subnetworks.graph import Graph, Ref, Step, substitute
+from edropout.subnetworks.graph import Graph, Ref, Step, expect
+from edropout.subnetworks.modes import ModeSwitch, Reading, merge
+from edropout.subnetworks.sizes import Sizes, Value, walked
 from edropout.subnetworks.untouched import no_random_numbers, unchanged
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-class ModeSwitch(nn.Module):
-    """A function, or a method by name, whose arguments depend on train or eval mode: `F.dropout(x, training=...)`.
-
-    Args:
-        target: What is called.
-        train_args: Its (args, kwargs) in train mode.
-        eval_args: Its (args, kwargs) in eval mode.
-        owner: Name of the module whose code calls it and whose mode counts.
-    """
-
-    def __init__(self, target: Callable | str, train_args: tuple, eval_args: tuple, owner: str) -> None:
-        super().__init__()
-        self.target, self.train_args, self.eval_args, self.owner = target, train_args, eval_args, owner
-
-    def forward(self, *values: Any) -> Any:
-        """Calls the function on `values`, which take the places of the references in order of appearance."""
-        args, kwargs = self.train_args if self.training else self.eval_args
-        by_name = dict(zip(Step("", "", None, args, kwargs).reads, values, strict=True))
-        args, kwargs = substitute((args, kwargs), lambda ref: by_name[ref.name])
-        if isinstance(self.target, str):
-            return getattr(args[0], self.target)(*args[1:], **kwargs)
-        return self.target(*args, **kwargs)
+class UnreadableError(ValueError):
+    """torch.fx cannot follow a network."""
 
 
 class Constant(nn.Module):
@@ -82,9 +64,9 @@ class _Tracer(fx.Tracer):
 
     proxy_buffer_attributes = True  # otherwise what is computed from a buffer alone would be taken for constant
 
-    def __init__(self, whole: set[str]) -> None:
+    def __init__(self, whole: set[str], sizes: Sizes | None) -> None:
         super().__init__()
-        self.whole = whole
+        self.whole, self.sizes = whole, sizes
         self.switches = _switches()
         self.inside: dict[str, list[tuple]] = {}  # name of a module that was followed -> what its calls consist of
 
@@ -97,14 +79,38 @@ class _Tracer(fx.Tracer):
         )
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
+        if self.sizes is not None:
+            return Value(node, self)
         return super().proxy(node) if _pieces(node) is None else _Pieces(node, self)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        return attr_val if self._works_out_sizes() else super().getattr(attr, attr_val, parameter_proxy_cache)
+
+    def _works_out_sizes(self) -> bool:
+        return self.sizes is not None and self.sizes.running
+
+    def iter(self, obj: fx.Proxy) -> Iterator:
+        parts = None if self.sizes is None else walked(self, obj)
+        return super().iter(obj) if parts is None else parts
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        found = None if self.sizes is None else self.sizes.agreed(obj.node)
+        if not isinstance(found, bool):
+            return super().to_bool(obj)
+        self.create_proxy("call_function", expect, (obj, found), {})
+        return found
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         if _switches() != self.switches:
             raise ValueError("it switches gradients or autocast on or off")
-        return super().create_node(*args, **kwargs)
+        node = super().create_node(*args, **kwargs)
+        if self.sizes is not None:
+            self.sizes.compute(node)
+        return node
 
     def call_module(self, m: nn.Module, forward: Callable, args: tuple, kwargs: dict) -> Any:
+        if self._works_out_sizes():
+            return forward(*args, **kwargs)
         name, before, depth = self.path_of_module(m), len(self.graph.nodes), len(self.module_stack)
         if self.is_leaf_module(m, name):
             return super().call_module(m, forward, args, kwargs)
@@ -181,26 +187,9 @@ _KINDS = {
 }
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """The computation in one mode.
-
-    Attributes:
-        steps: In execution order.
-        constants: Tensors that the code makes on the way, by the names that torch.fx gives them.
-        owners: step -> name of the module whose code it belongs to.
-        inside: Name of a module that was followed -> what its calls consist of.
-    """
-
-    steps: list[Step]
-    constants: dict[str, Tensor]
-    owners: dict[str, str]
-    inside: dict[str, list[tuple]]
-
-
-def _read(model: nn.Module, whole: set[str], *, training: bool) -> _Reading:
-    """Reads the model in one mode; adds what cannot be followed to `whole`."""
-    attributes, tracer = set(vars(model)), _Tracer(whole)
+def _read(model: nn.Module, whole: set[str], example: Tensor | None, *, training: bool) -> Reading:
+    """Reads the model in one mode, with the sizes of an example if given; what cannot be followed becomes `whole`."""
+    attributes, tracer = set(vars(model)), _Tracer(whole, None if example is None else Sizes(model, example))
     optional = {
         name: parameter.default
         for name, parameter in inspect.signature(model.forward).parameters.items()
@@ -213,7 +202,7 @@ def _read(model: nn.Module, whole: set[str], *, training: bool) -> _Reading:
                 graph = tracer.trace(model, concrete_args=optional)
         except Exception as error:  # torch.fx raises whatever the model's own control flow raises
             name = type(model).__name__
-            raise ValueError(f"nothing in {name} can be pruned, as torch.fx cannot follow it: {error}") from error
+            raise UnreadableError(f"nothing in {name} can be pruned, as torch.fx cannot follow it: {error}") from error
         asked = {node.target for node in graph.nodes if node.op == "get_attr"} - attributes
         constants = {name: vars(model)[name] for name in asked & set(vars(model))}
 
@@ -224,19 +213,22 @@ def _read(model: nn.Module, whole: set[str], *, training: bool) -> _Reading:
     for node in graph.nodes:
         args, kwargs = convert(tuple(node.args)), dict(convert(dict(node.kwargs)))
         steps.append(Step(node.name, _KINDS[node.op], node.target, _plain(args), _plain(kwargs)))
-        owners[node.name] = next((path for path, _ in reversed(node.meta.get("nn_module_stack", {}).values())), "")
+        stack = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
+        owners[node.name] = ["", *stack][-2 if node.op == "call_module" and stack else -1]
     # Checks are left out; torch.fx adds some, that optional arguments have their default values.
     steps = [step for step in steps if getattr(step.target, "__name__", "") not in ("_assert_is_none", "_assert")]
     read = {name for step in steps for name in step.reads}
-    steps = [step for step in steps if step.target is not operator.eq or step.name in read]
+    steps = [step for step in steps if step.target not in (operator.eq, getattr, "size") or step.name in read]
     steps = [step for step in steps if not _is_default_input(step, steps)]
-    return _Reading(steps, constants, owners, tracer.inside)
+    return Reading(steps, constants, owners, tracer.inside)
 
 
 def _plain(value: Any) -> Any:
     """Turns torch.fx's immutable lists and dictionaries into ordinary ones."""
     if isinstance(value, dict):
         return {key: _plain(entry) for key, entry in value.items()}
+    if hasattr(value, "_fields"):  # a named tuple
+        return type(value)(*map(_plain, value))
     if isinstance(value, (tuple, list)):
         return (tuple if isinstance(value, tuple) else list)(_plain(entry) for entry in value)
     return value
@@ -247,22 +239,18 @@ def _is_default_input(step: Step, steps: list[Step]) -> bool:
     return step.kind == "input" and bool(step.args) and not any(step.name in other.reads for other in steps)
 
 
-def _both_modes(model: nn.Module) -> tuple[_Reading, _Reading, frozenset[str]]:
+def _both_modes(model: nn.Module, example: Tensor | None) -> tuple[Reading, Reading, frozenset[str]]:
     """The computation in train and in eval mode, and the modules kept whole, as if their steps depend on the mode."""
     whole: set[str] = set()
     while True:
         before = len(whole)
-        train, evaluate = (_read(model, whole, training=training) for training in (True, False))
+        train, evaluate = (_read(model, whole, example, training=training) for training in (True, False))
         one, other = train.inside, evaluate.inside
         differing = {name for name in one if name in other and one[name] != other[name]}
         innermost = {name for name in differing if not any(inner.startswith(f"{name}.") for inner in differing)}
         whole |= {name for name in innermost if not _holds_norm(model.get_submodule(name))}
         if len(whole) == before:
             return train, evaluate, frozenset(whole)
-
-
-def _differ(one: Step, other: Step) -> bool:
-    return (one.args, one.kwargs) != (other.args, other.kwargs)
 
 
 def _shared(model: nn.Module) -> set[str]:
@@ -275,52 +263,48 @@ def _shared(model: nn.Module) -> set[str]:
     return {name for names in owners.values() if len(names) > 1 for name in names}
 
 
-def trace(model: nn.Module) -> tuple[Graph, dict[str, nn.Module]]:
+def trace(model: nn.Module, example: Tensor | None = None) -> tuple[Graph, dict[str, nn.Module]]:
     """Reads the computation of `model` in train and in eval mode.
+
+    A network that asks for sizes is read for those of the example: what is read then holds for inputs of this size.
+
+    Args:
+        model: The network.
+        example: (batch, ...) one input; without it, a network that asks for sizes cannot be read.
 
     Returns:
         The graph, and the modules its steps call by name, with a `ModeSwitch` for each function whose constants
         depend on the mode.
 
     Raises:
-        ValueError: torch.fx cannot follow the model, its own `forward` or a module with batch norm takes other paths in
-            train than in eval mode, or it does not take exactly one tensor.
+        ValueError: torch.fx cannot follow the model, or it does not take exactly one tensor.
     """
-    train, evaluate, whole = _both_modes(model)
+    assumed = getattr(model, "size_read_for", None)  # of a network that was pruned
+    try:
+        train, evaluate, whole = _both_modes(model, None)
+    except UnreadableError as error:
+        if example is None:
+            hint = "give an example, as EDropout(model, example=x), and it may be read for inputs of that size"
+            raise UnreadableError(f"{error}; {hint}") from error
+        train, evaluate, whole = _both_modes(model, example)
+        assumed = example.shape[1:]
     refuse = f"nothing in {type(model).__name__} can be pruned, as it"
-    alike = [(s.kind, s.target, s.reads) for s in train.steps] == [(s.kind, s.target, s.reads) for s in evaluate.steps]
-    if not alike or any(
-        _differ(one, other) and one.kind not in ("function", "method")
-        for one, other in zip(train.steps, evaluate.steps, strict=True)
-    ):
-        raise ValueError(f"{refuse} computes different layers in train and in eval mode")
     constants, others = train.constants, evaluate.constants
-    if constants.keys() != others.keys() or not all(torch.equal(constants[name], others[name]) for name in others):
+    if not all(torch.equal(constants[name], others[name]) for name in constants.keys() & others.keys()):
         raise ValueError(f"{refuse} uses a tensor that changes from call to call")
-    if any(step.target in (F.batch_norm, torch.batch_norm, F.instance_norm) for step in train.steps):
+    merged = merge(train, evaluate)
+    if any(
+        step.target in (F.batch_norm, torch.batch_norm, F.instance_norm) for step in (*train.steps, *evaluate.steps)
+    ):
         raise ValueError(f"{refuse} normalises by a function: use modules, whose statistics can be told apart")
     if any(isinstance(part, _InstanceNorm) and part.track_running_stats for part in model.modules()):
         raise ValueError(f"{refuse} has instance norms with running statistics")
-    if sum(step.kind == "input" for step in train.steps) != 1:
+    if sum(step.kind == "input" for step in merged.steps) != 1:
         raise ValueError(f"{type(model).__name__}.forward must take exactly one tensor")
-    called = {step.target for step in train.steps if step.kind == "module"}
+    constants = constants | others
+    called = {step.target for step in merged.steps if step.kind == "module"}
     modules = {name: module for name, module in model.named_modules() if name in called}
-    modules |= {name: Constant(value) for name, value in constants.items()}
-    steps = []
-    for one, other in zip(train.steps, evaluate.steps, strict=True):
-        if _differ(one, other):
-            name, owner = f"mode_{one.name}", train.owners[one.name]
-            calls = (one.args, dict(one.kwargs)), (other.args, dict(other.kwargs))
-            modules[name] = ModeSwitch(one.target, *calls, owner)
-            one = replace(one, kind="module", target=name, args=tuple(Ref(read) for read in one.reads), kwargs={})
-        if one.target in constants:
-            one = replace(one, kind="module")
-        steps.append(one)
-    return Graph(steps, whole=whole & called, shared=frozenset(_shared(model) & called)), modules
-
-
-def set_switches(modules: Mapping[str, nn.Module], model: nn.Module) -> None:
-    """Gives the functions that depend on the mode the mode of the module of `model` whose code calls them."""
-    for module in modules.values():
-        if isinstance(module, ModeSwitch):
-            module.train(model.get_submodule(module.owner).training)
+    modules |= {name: Constant(value) for name, value in constants.items()} | merged.switches
+    steps = [replace(step, kind="module") if step.target in constants else step for step in merged.steps]
+    shared = frozenset(_shared(model) & called)
+    return Graph(steps, whole=whole & called, shared=shared, modes=merged.modes, assumed=assumed), modules

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from edropout.subnetworks.graph import Step
 from edropout.subnetworks.roles import (
     call_counts,
+    hidden_at_positions,
     is_convolution,
     is_linear,
     norm_partners,
@@ -26,18 +27,24 @@ class Units:
 
     A unit is a filter of a convolution with its batch-norm channel, or an input feature of a linear layer. The layers
     appear in execution order. By default every filter counts except those of the stem (a convolution that reads the
-    input) and of the output layer, and of the linear layers only the last one. The published state sizes of the ResNets
-    (6208, 9920, 32448, 58560; Salehinejad & Valaee, arXiv:2006.04270, code) count the stem and, as units of their own,
-    the batch norms of the shortcuts: `prune_stem=True, shortcut_norms=True`. AlexNet's 18662 is 18560 with
-    `prune_stem=True, hidden_linear=True` plus its 102 outputs, which are never pruned.
+    input) and of the output layer, and the inputs of the last linear layer. Linear layers that run at every position of
+    an image or a sequence are convolutions of one pixel: the features between two of them count too. The published
+    state sizes of the ResNets (6208, 9920, 32448, 58560; Salehinejad & Valaee, arXiv:2006.04270, code) count the stem
+    and, as units of their own, the batch norms of the shortcuts: `prune_stem=True, shortcut_norms=True`. AlexNet's
+    18662 is 18560 with `prune_stem=True, hidden_linear=True` plus its 102 outputs, which are never pruned.
 
     Args:
         model: Any network that torch.fx can follow.
         prune_stem: Count the filters of the convolutions that read the network's input.
-        hidden_linear: Count the inputs of all linear layers, not only of the last one.
+        hidden_linear: Count the inputs of all linear layers.
         final_linear: Count the inputs of the last linear layer.
         shortcut_norms: Count the batch norm of a 1x1 shortcut convolution as units of their own; such a filter is
             computed only if both of its units are kept.
+        example: (batch, ...) one input, on the model's device, for a network that asks for sizes.
+
+    Attributes:
+        sizes: layer -> number of its units, in the order of the state.
+        whole: Layers that turned out, once shapes were known, not to be cut exactly: all their units always stay.
 
     Raises:
         ValueError: Nothing in `model` can be pruned, or torch.fx cannot follow it.
@@ -51,21 +58,25 @@ class Units:
         hidden_linear: bool = False,
         final_linear: bool = True,
         shortcut_norms: bool = False,
+        example: Tensor | None = None,
     ) -> None:
-        graph, modules = trace(model)
+        graph, modules = trace(model, example)
         partners = norm_partners(graph, modules)
         counts = call_counts(graph)
-        calls = [s for s in graph.steps if s.kind == "module" and counts[s.target] == 1]
+        in_both_modes = [step for step in graph.steps if step.name not in graph.modes]
+        calls = [s for s in in_both_modes if s.kind == "module" and counts[s.target] == 1]
         layers = [s for s in calls if is_convolution(modules[s.target]) or is_linear(modules[s.target])]
         linear = [s for s in layers if is_linear(modules[s.target])]
         users, with_weights = graph.users(), steps_with_weights(graph, modules, model)
         stems, outputs = reached_by_input(graph, with_weights), reaching_output(graph, with_weights)
+        hidden = hidden_at_positions(graph, modules)
         self.sizes: dict[str, int] = {}
         self.shortcut_norms: dict[str, str] = {}
+        self.whole: frozenset[str] = frozenset()
         for step in layers:
             module = modules[step.target]
             if is_linear(module):
-                if (final_linear and step is linear[-1]) or (hidden_linear and step is not linear[-1]):
+                if final_linear if step is linear[-1] else hidden_linear or step.name in hidden:
                     self.sizes[step.target] = module.in_features
                 continue
             if (step.name in stems and not prune_stem) or step.name in outputs:
@@ -91,6 +102,14 @@ class Units:
                 raise ValueError(f"the units are those of another network: {type(model).__name__} has no layer "
                                  f"'{layer}' of {size} units")  # fmt: skip
 
+    def keep_whole(self, layers: Collection[str]) -> None:
+        """Keeps all units of `layers`, which cannot be cut exactly, from the next `repair_` on."""
+        found = [layer for layer in self.sizes if layer in layers and layer not in self.whole]
+        if found:
+            self.whole |= set(found)
+            named = ", ".join(f"'{layer}'" for layer in found)
+            warnings.warn(f"kept whole, as what reads or makes their values is unknown: {named}", stacklevel=2)
+
     def split(self, state: Tensor) -> dict[str, Tensor]:
         """Cuts a state, (num_units,) bool or (..., num_units), into views per layer.
 
@@ -115,20 +134,24 @@ class Units:
         return torch.cat([kept.get(layer, ones[layer]).bool() for layer in self.sizes], dim=-1)
 
     def kept(self, state: Tensor) -> dict[str, Tensor]:
-        """Per-layer booleans as `removal` takes them: a shortcut's norm is merged into its filter."""
-        kept = self.split(state)
+        """Per-layer booleans as `removal` takes them: a shortcut's norm is merged into its filter, `whole` left out."""
+        kept = {layer: mask for layer, mask in self.split(state).items() if layer not in self.whole}
         for norm, convolution in self.shortcut_norms.items():
             kept[convolution] = kept[convolution] & kept.pop(norm)
         return kept
 
     def repair_(self, states: Tensor) -> Tensor:
-        """Switches on the first unit of every layer that keeps none, in place: (..., num_units) bool.
+        """Switches on what must stay, in place: the first unit of every layer that keeps none, all those of `whole`.
 
-        A layer without units would cut the network in two, which no physically smaller layer can express.
+        Args:
+            states: (..., num_units) bool; a layer without units would cut the network in two, which no physically
+                smaller layer can express.
         """
         views = self.split(states)
-        for view in views.values():
+        for layer, view in views.items():
             view[..., 0] |= ~view.any(-1)
+            if layer in self.whole:
+                view[...] = True
         for norm, convolution in self.shortcut_norms.items():
             empty = ~(views[norm] & views[convolution]).any(-1)
             views[norm][..., 0] |= empty

@@ -24,10 +24,10 @@ def mode(model: nn.Module, *, training: bool) -> Iterator[None]:
 
 @contextmanager
 def unchanged(model: nn.Module) -> Iterator[None]:
-    """Takes back what changes attributes of modules, their mode and buffers."""
+    """Takes back what changes attributes of modules, dictionaries among them, their mode and buffers."""
     contents = [(buffer, buffer._version, buffer.clone()) for buffer in model.buffers()]
     own = [vars(part) for part in model.modules()]
-    tables = [*own, *(entries[name] for entries in own for name in ("_parameters", "_buffers") if name in entries)]
+    tables = [*own, *(value for entries in own for value in entries.values() if type(value) is dict)]
     saved = [(table, dict(table)) for table in tables]
     try:
         yield
@@ -58,6 +58,17 @@ def no_random_numbers(device: torch.device | None = None) -> Iterator[None]:
             random.setstate(python)
     if drawn:
         raise RandomNumbersError("it draws random numbers")
+
+
+@contextmanager
+def the_same_random_numbers(device: torch.device | None = None) -> Iterator[None]:
+    """Gives code that runs in this context the same random numbers each time, and takes back that it drew them."""
+    python, devices = random.getstate(), [device] if device is not None and device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        try:
+            yield
+        finally:
+            random.setstate(python)
 
 
 class RandomNumbersError(Exception):

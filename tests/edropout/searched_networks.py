@@ -88,7 +88,7 @@ def assert_energies_of_masked_networks(search: EDropout, x: Tensor, y: Tensor) -
     search.loss(x, y)
     for state, found in zip(search.population, search.energies, strict=True):
         masked = copy.deepcopy(start)
-        mask_(masked, search.units.kept(state))
+        mask_(masked, search.units.kept(state), x)
         assert abs(energy(masked(x), y) - found).item() < 1e-10
 
 

@@ -260,6 +260,69 @@ class PoolsFeatures(Network):
         return self.classify(self.features(self.norm(self.one(self.stem(x))).mean((2, 3))))
 
 
+class AddsAHeadInTraining(Network):
+    def __init__(self) -> None:
+        super().__init__()
+        self.auxiliary = nn.Sequential(nn.Conv2d(6, 5, 1), nn.BatchNorm2d(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.one(self.stem(x))
+        y = self.classify(self.norm(self.other(x)).mean((2, 3)))
+        return y + self.auxiliary(x).mean((2, 3)) if self.training else y
+
+
+class Enlarges(Network):
+    """A layer that is called in another way in eval mode, and so all layers behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.larger = nn.ConvTranspose2d(6, 6, 2, stride=2)
+
+    def middle(self, x: Tensor) -> Tensor:
+        return self.larger(self.one(x), output_size=[8, 8] if self.training else [9, 9])
+
+
+class AsksForSizes(Network):
+    def middle(self, x: Tensor) -> Tensor:
+        x = self.one(x)
+        count, width, height, _ = x.shape
+        if height % 2 or x.dtype == torch.float16:
+            return x
+        rows = torch.stack([row.relu() for row in x.unbind(2)], 2) + torch.arange(height, device=x.device).view(-1, 1)
+        assert rows.shape == x.shape
+        return rows.reshape(count, 2, width // 2, height, height).flip(-1).flatten(1, 2)
+
+
+class AsksForTheBatch(Network):
+    def middle(self, x: Tensor) -> Tensor:
+        x = self.one(x)
+        return x.relu() if x.shape[2] == 4 and x.shape[0] < 100 else x
+
+
+class HoldsAPerceptron(Network):
+    """Linear layers at every pixel, behind a norm of the channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before = nn.LayerNorm(6)
+        self.first, self.gate, self.second = nn.Linear(6, 9), nn.Linear(6, 9), nn.Linear(9, 6)
+        nn.init.uniform_(self.before.bias)
+
+    def middle(self, x: Tensor) -> Tensor:
+        y = self.before(x.permute(0, 2, 3, 1))
+        y = self.second(F.gelu(self.first(y)) * self.gate(y) * 2.0)
+        return self.one(x + y.permute(0, 3, 1, 2))
+
+
+class ReadsWhatIsHidden(HoldsAPerceptron):
+    """Part of what lies between the linear layers is read by something else, which needs all of it."""
+
+    def middle(self, x: Tensor) -> Tensor:
+        first = self.first(self.before(x.permute(0, 2, 3, 1))).relu()
+        y = self.second(first + self.gate(x.movedim(1, -1)))
+        return self.one(x + (y * first.mean(-1, keepdim=True)).permute(0, 3, 1, 2))
+
+
 def batch() -> tuple[Tensor, Tensor]:
     return torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64), torch.arange(8) % 5
 
@@ -286,12 +349,17 @@ def batch() -> tuple[Tensor, Tensor]:
         ViewsGroups,
         WalksThroughParts,
         Squeezes,
+        AddsAHeadInTraining,
+        Enlarges,
+        AsksForSizes,
+        HoldsAPerceptron,
+        ReadsWhatIsHidden,
     ],
 )
 def test_energies_and_pruned_network_are_exact(make: type[Network]) -> None:
     model, (x, y) = disturb(make()).double(), batch()
-    search = EDropout(model)
-    if make is ScalesByMode:
+    search = EDropout(model, example=x)
+    if make in (ScalesByMode, AddsAHeadInTraining, Enlarges):
         model.eval()  # energies are computed in eval mode, but for the batch norms
         model.norm.train()
     assert_energies_of_masked_networks(search, x, y)
@@ -299,11 +367,11 @@ def test_energies_and_pruned_network_are_exact(make: type[Network]) -> None:
     for training in (False, True):
         masked = copy.deepcopy(model).train(training)
         smaller = prune(masked, kept, x)
-        mask_(masked, kept)
+        mask_(masked, kept, x)
         assert (smaller(x) - masked(x)).abs().max().item() < 1e-10
     model.train()
     masked = copy.deepcopy(model)
-    mask_(masked, search.units.kept(search.best_state))
+    mask_(masked, search.units.kept(search.best_state), x)
     search.freeze()
     search.loss(x, y).backward()
     F.cross_entropy(masked(x), y).backward()
@@ -355,14 +423,52 @@ def test_energies_leave_buffers_alone() -> None:
     assert model.calls.item() == 1  # the training step's own
 
 
-def test_a_layer_that_is_called_otherwise_in_eval_mode_is_refused() -> None:
-    class Enlarges(Network):
+def test_what_runs_in_one_mode_alone_is_no_unit() -> None:
+    assert Units(AddsAHeadInTraining()).sizes == {"one": 6, "other": 6, "classify": 6}
+    assert Units(Enlarges()).sizes == {"one": 6}
+
+
+def test_what_lies_between_linear_layers_at_every_pixel_is_a_unit() -> None:
+    assert Units(HoldsAPerceptron()).sizes == {"second": 9, "one": 6, "other": 6, "classify": 6}
+
+
+def test_a_network_that_asks_for_sizes_is_read_for_those_of_its_inputs() -> None:
+    model, (x, y) = disturb(AsksForSizes()).double(), batch()
+    with pytest.raises(ValueError, match="give an example, as EDropout"):
+        EDropout(model)
+    search = EDropout(model, example=x)
+    search.loss(x, y)
+    search.loss(F.pad(x, [0, 2, 0, 2]), y)  # read anew for this size
+    smaller, masked = search.prune().eval(), copy.deepcopy(model).eval()
+    mask_(masked, search.units.kept(search.best_state), x)
+    larger = F.pad(x[:3], [0, 2, 0, 2])
+    assert (smaller(larger) - masked(larger)).abs().max().item() < 1e-10
+    with pytest.raises(ValueError, match=r"pruned for inputs of \(3, 6, 6\), not \(3, 4, 4\)"):
+        smaller(x)
+
+
+def test_a_question_about_the_batch_must_have_the_answer_that_it_had_when_the_network_was_read() -> None:
+    model, (x, y) = disturb(AsksForTheBatch()).double(), batch()
+    search = EDropout(model, example=x)
+    search.loss(x, y)
+    with pytest.raises(ValueError, match="takes another path for this batch"):
+        search.loss(x.repeat(15, 1, 1, 1), y.repeat(15))
+
+
+def test_a_layer_that_cannot_be_cut_is_kept_whole() -> None:
+    class ReadsWidths(Network):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.widths(self.norm(self.other(self.one(self.stem(x))))).mean((2, 3))
+
         def __init__(self) -> None:
             super().__init__()
-            self.larger = nn.ConvTranspose2d(6, 6, 2, stride=2)
+            self.widths = nn.Linear(4, 4)
 
-        def middle(self, x: Tensor) -> Tensor:
-            return self.larger(self.one(x), output_size=[8, 8] if self.training else [9, 9])
-
-    with pytest.raises(ValueError, match="computes different layers in train and in eval mode"):
-        Units(Enlarges())
+    model, (x, y) = disturb(ReadsWidths()).double(), batch()
+    search = EDropout(model, energy=lambda outputs, _: outputs.mean(1))
+    with pytest.warns(UserWarning, match="kept whole, .*: 'widths'"):
+        search.loss(x, y, criterion=lambda outputs, _: outputs.sum())
+    assert search.units.split(search.population)["widths"].all()
+    masked, smaller = copy.deepcopy(model).eval(), search.prune().eval()
+    mask_(masked, search.units.kept(search.best_state))
+    assert (smaller(x) - masked(x)).abs().max().item() < 1e-10

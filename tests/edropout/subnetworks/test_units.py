@@ -81,9 +81,9 @@ def test_a_network_that_cannot_be_followed_is_refused_with_a_sentence() -> None:
         Units(Branching())
 
 
-def test_train_only_branches_are_refused_with_a_sentence() -> None:
-    with pytest.raises(ValueError, match="different layers in train and in eval mode"):
-        Units(torchvision.models.googlenet(aux_logits=True, init_weights=False))
+def test_auxiliary_heads_of_training_are_no_units() -> None:
+    sizes = Units(torchvision.models.googlenet(aux_logits=True, init_weights=False)).sizes
+    assert "fc" in sizes and not any(layer.startswith("aux") for layer in sizes)
 
 
 def test_a_network_of_linear_layers_says_which_units_it_has() -> None:
