@@ -47,13 +47,14 @@ class Sizes:
         if node.op == "placeholder":
             return node.args[0] if node.args else self._inputs[number]
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda read: self._values[read][number])
+        target: Any = node.target
         if node.op == "call_function":
-            return node.target(*args, **kwargs)
+            return target(*args, **kwargs)
         if node.op == "call_method":
-            return getattr(args[0], node.target)(*args[1:], **kwargs)
-        owner, _, name = node.target.rpartition(".")
+            return getattr(args[0], target)(*args[1:], **kwargs)
         if node.op == "call_module":
-            return self.model.get_submodule(node.target)(*args, **kwargs)
+            return self.model.get_submodule(target)(*args, **kwargs)
+        owner, _, name = target.rpartition(".")
         return getattr(self.model.get_submodule(owner), name)
 
     def tensors(self, node: fx.Node) -> list[Tensor]:
