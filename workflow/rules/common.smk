@@ -60,6 +60,8 @@ def pass_signals_on():
     """Let Snakemake stop its jobs when it alone is told to stop: it would wait for them to end, for hours."""
     for number in (signal.SIGINT, signal.SIGTERM):
         then = signal.getsignal(number)
+        if not callable(then):  # Ignored, as a shell has it for what runs in its background.
+            continue
 
         def stop(number, frame, then=then):
             stop_jobs_of(psutil.Process())
