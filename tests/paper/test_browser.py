@@ -79,7 +79,8 @@ def test_a_click_on_a_heading_sorts_and_a_second_turns_round_with_holes_last(mak
 def snakemake_report(tmp_path_factory):
     """`snakemake --report` of a copy of the workflow in which the cells are made-up files instead of rules."""
     root = tmp_path_factory.mktemp("workflow")
-    for name in ("workflow", "paper", "harness", "config", "envs"):
+    shutil.copy(ROOT / "Snakefile", root)
+    for name in ("architectures", "workflow", "paper", "harness", "config", "envs"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     config = yaml.safe_load((root / "config" / "config.yaml").read_text())
     config |= {"build": ["small"], "methods": {"dense": {}, "edropout": {}, "l1": {}}}
@@ -95,6 +96,7 @@ def snakemake_report(tmp_path_factory):
     cells = grid.cells(config, "small")
     write([{**cell, "path": str(root / grid.folder(cell) / "metrics.json")} for cell in cells], epochs=4)
     (root / "workflow" / "Snakefile").write_text(
+        'include: "rules/folder.smk"\n'
         'configfile: "config/config.yaml"\n'
         'include: "rules/common.smk"\n'
         'include: "rules/paper.smk"\n'
