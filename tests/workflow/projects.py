@@ -1,16 +1,20 @@
 """A small copy of the repository in which the real workflow runs."""
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "0123456789abcdef0123456789abcdef01234567"
+CELL = "results/digits/resnet8"
 QUICK_RECIPE = {"epochs": 4, "prune_epoch": 2}
 
 
@@ -31,6 +35,19 @@ class Project:
         target = self.folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
+
+    def add_method(self, name, hyperparameters=None):
+        """Name a method in the configuration, and in table `quick`."""
+        config = self.config
+        config["methods"][name] = hyperparameters or {}
+        config["tables"]["quick"]["methods"].append(name)
+        self.configure(config)
+
+    def metrics(self, method, seed=1):
+        return json.loads((self.folder / CELL / method / f"seed{seed}" / "metrics.json").read_text())
+
+    def table(self, name="quick"):
+        return pandas.read_csv(self.folder / "results" / "paper" / f"{name}.csv")
 
     def start(self, *arguments, **options):
         """A running Snakemake."""
@@ -71,3 +88,19 @@ def reduced(config, methods, models=("resnet8",), seeds=(1,)):
     config["datasets"]["digits"].update(train_examples=200, val_examples=60, test_examples=100)
     table = {"datasets": ["digits"], "models": list(models), "methods": list(methods), "seeds": list(seeds)}
     return {**config, "tables": {"quick": table}, "build": ["quick"]}
+
+
+def planned(output):
+    """Jobs by rule in a dry run."""
+    lines = output.split("Job stats:", 1)[-1].splitlines()
+    return {words[0]: int(words[1]) for words in map(str.split, lines) if len(words) == 2 and words[1].isdigit()}
+
+
+def cells_to_train(project, rules):
+    """As a dry run and the status see it; they must agree."""
+    jobs = planned(project.snakemake("-n")[1])
+    command = [sys.executable, "-m", "harness.status"]
+    answer = subprocess.run(command, cwd=project.folder, capture_output=True, text=True, check=True)
+    done, cells = re.match(r"(?:(\d+) done)?.* of (\d+) cells", answer.stdout).groups(default="0")
+    assert sum(jobs.get(rule, 0) for rule in rules) == int(cells) - int(done), answer.stdout
+    return {rule: jobs[rule] for rule in rules if rule in jobs}
