@@ -145,7 +145,8 @@ def write(cells: Iterable[Mapping[str, Any]], *, epochs: int = EPOCHS, seed: int
         random = numpy.random.default_rng([seed, number])
         path = Path(cell["path"])
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(metrics(cell, random)))
+        content = metrics(cell, random)
+        path.write_text(json.dumps(content | {"checksum": made_of.checksum(content)}))
         history(cell, random, epochs).to_csv(path.with_name("history.csv"), index=False)
 
 
@@ -154,7 +155,7 @@ def edit(cell: Mapping[str, Any], change: Callable[[dict[str, Any]], Any]) -> No
     path = Path(cell["path"])
     content = json.loads(path.read_text())
     change(content)
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content | {"checksum": made_of.checksum(content)}))
 
 
 FAILURE = {"status": "failed", "error": "the loss became nan", "test": None, "size": None, "full_test": None}

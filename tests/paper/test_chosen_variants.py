@@ -1,24 +1,17 @@
 """Of what was tried of a method, the validation set says what is shown; the test set has no say."""
 
 import json
-from pathlib import Path
 
 import pandas
 import pytest
-from fake_results import evaluate, plan, write
+from fake_results import edit, evaluate, plan, write
 
-from harness.plan import made_of
 from paper.rows import collect, summary, tuning
 from paper.tables import layout
 
 TRIED = {"dropout": 0.5, "dropout-rate_0.2": 0.2, "dropout-rate_0.7": 0.7}
 VAL = {"dropout": 0.90, "dropout-rate_0.2": 0.93, "dropout-rate_0.7": 0.91}
 TEST = {"dropout": 0.99, "dropout-rate_0.2": 0.92, "dropout-rate_0.7": 0.90}
-
-
-def edit(path, **changes):
-    metrics = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps(metrics | {"checksum": made_of.checksum(metrics)}))
 
 
 @pytest.fixture
@@ -28,7 +21,7 @@ def cells(tmp_path):
     for cell in cells:
         if method := cell["method"] if cell["method"] in TRIED else None:
             cell["tuned"] = {"method": "dropout", "tried": {"rate": TRIED[method]}}
-            edit(Path(cell["path"]), val=evaluate(VAL[method]), test=evaluate(TEST[method]))
+            edit(cell, lambda content, name=method: content.update(val=evaluate(VAL[name]), test=evaluate(TEST[name])))
     return cells
 
 
@@ -50,7 +43,7 @@ def test_what_is_shown_follows_the_direction_of_the_metric(cells):
 
 def test_a_variant_that_failed_for_a_seed_is_not_shown_and_not_forgotten(cells, tmp_path, capsys):
     failed = next(cell for cell in cells if cell["method"] == "dropout-rate_0.2")
-    edit(Path(failed["path"]), status="failed", error="diverged", test=None, val=None)
+    edit(failed, lambda content: content.update(status="failed", error="diverged", test=None, val=None))
     out = tmp_path / "paper" / "quick.csv"
     assert collect.main(["--table", "quick", "--cells", json.dumps(cells), "--out", str(out)]) == 0
     attempts = pandas.read_csv(out.with_suffix("") / "tuning.csv")
@@ -68,7 +61,7 @@ def test_the_table_is_made_of_what_it_does_not_show_too(cells, tmp_path):
 
     before = stamp()
     hidden = next(cell for cell in cells if cell["method"] == "dropout-rate_0.7")
-    edit(Path(hidden["path"]), val=evaluate(0.905))
+    edit(hidden, lambda content: content.update(val=evaluate(0.905)))
     assert stamp() != before
 
 

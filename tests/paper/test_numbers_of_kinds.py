@@ -100,7 +100,7 @@ def test_every_kind_has_its_figures(csv, render):
         path.name for path in folder.iterdir()
     }
     drawn = pandas.read_csv(folder / "training-words.csv")
-    assert set(drawn["quantity"]) == {"train_loss", "val_loss", "val_perplexity"}
+    assert set(drawn["quantity"]) == {"train_loss", "val_perplexity"}
 
 
 def test_a_result_of_another_kind_than_planned_stops_the_collection(tmp_path, capsys):

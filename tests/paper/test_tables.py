@@ -93,7 +93,9 @@ def test_html_loads_nothing(make_table):
     assert not re.search(r"https?://|src=|@import|url\(", text)
 
 
-@pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not installed")
+@pytest.mark.skipif(
+    not shutil.which("pdflatex"), reason="pdflatex (Debian: texlive-latex-recommended) is not installed"
+)
 @pytest.mark.parametrize("inside", [False, True])
 def test_latex_compiles_by_itself_and_inside_a_document(make_table, tmp_path, inside):
     csv = make_table("k", **PUBLISHED, change=lambda cells: edit(cells[0], lambda content: content.update(FAILURE)))
