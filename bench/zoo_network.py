@@ -21,7 +21,7 @@ from edropout import EDropout, mask_
 from edropout.energy import squared_error
 from edropout.subnetworks.graph import tensors
 
-CLASSES, BATCH = 10, 4
+CLASSES, BATCH = 10, 2
 SIDES = (64, 128)  # pixels that are tried before the size the network was made for
 TORCHVISION = (224, 299)  # which torchvision does not tell
 ROUNDING = 1e-9  # of float64, through a hundred layers
@@ -86,7 +86,7 @@ def examined(name: str) -> dict[str, Any]:
         return {**row, "result": "refused", "sentence": str(error), "seconds": time.process_time() - start}
     row |= {"seconds": time.process_time() - start, "kept": search.kept_ratio().physical}
     masked = copy.deepcopy(model)
-    mask_(masked, search.units.kept(search.best_state))
+    mask_(masked, search.units.kept(search.best_state), x)
     with torch.no_grad():
         errors = {"output in eval mode": _difference(smaller.eval()(x), masked.eval()(x))}
     search.loss(x, x, criterion=_weighted_sum).backward()

@@ -203,12 +203,13 @@ def roles(graph: Graph, modules: Mapping[str, nn.Module]) -> dict[str, str]:
     calls, partners = call_counts(graph), norm_partners(graph, modules)
     partnered = {norm for norms in partners.values() for norm in norms}
     found: dict[str, str] = {}
+    complete: set[str] = set()  # values that have all their channels, whatever is dropped
     for step in graph.steps:
         role = "opaque"
         module = modules[step.target] if step.kind == "module" else None
         behind = [is_last(found[name]) for name in step.reads if name in graph.shapes]
         if module is not None and is_linear(module):
-            role = _linear_role(step, graph, found) if calls[step.target] == 1 else "opaque"
+            role = _linear_role(step, graph, found, complete) if calls[step.target] == 1 else "opaque"
         elif any(behind):
             role = _last_role(step, module, graph) if all(behind) else "opaque"
         elif module is not None and calls[step.target] == 1:
@@ -218,6 +219,8 @@ def roles(graph: Graph, modules: Mapping[str, nn.Module]) -> dict[str, str]:
         elif step.kind in ("function", "method"):
             role = _function_role(step, graph)
         found[step.name] = role
+        if role == "opaque" or (role in ("pointwise", "add", "multiply") and complete.issuperset(step.reads)):
+            complete.add(step.name)
     return found
 
 
@@ -226,12 +229,13 @@ def is_last(role: str) -> bool:
     return role.endswith("_last")
 
 
-def _linear_role(step: Step, graph: Graph, found: Mapping[str, str]) -> str:
-    """Role of a linear layer; on what has its channels on another axis than the last one, it mixes something else."""
+def _linear_role(step: Step, graph: Graph, found: Mapping[str, str], complete: set[str]) -> str:
+    """Role of a linear layer; where channels may be missing on another axis than the last, it mixes something else."""
     if len(graph.shapes[step.name]) == 2:
         return "linear"
-    known = found[step.reads[0]]
-    return "linear_last" if len(graph.shapes[step.name]) > 2 and (known == "opaque" or is_last(known)) else "opaque"
+    read = step.reads[0]
+    whole = len(graph.shapes[step.name]) > 2 and (read in complete or is_last(found[read]))
+    return "linear_last" if whole else "opaque"
 
 
 def _last_role(step: Step, module: nn.Module | None, graph: Graph) -> str:

@@ -103,12 +103,18 @@ class Units:
                                  f"'{layer}' of {size} units")  # fmt: skip
 
     def keep_whole(self, layers: Collection[str]) -> None:
-        """Keeps all units of `layers`, which cannot be cut exactly, from the next `repair_` on."""
+        """Keeps all units of `layers`, which cannot be cut exactly, from the next `repair_` on.
+
+        Raises:
+            ValueError: There are no others.
+        """
+        if self.sizes.keys() <= set(layers):
+            raise ValueError(f"nothing can be pruned exactly: what reads or makes the values of {_named(layers)} is "
+                             "unknown")  # fmt: skip
         found = [layer for layer in self.sizes if layer in layers and layer not in self.whole]
         if found:
             self.whole |= set(found)
-            named = ", ".join(f"'{layer}'" for layer in found)
-            warnings.warn(f"kept whole, as what reads or makes their values is unknown: {named}", stacklevel=2)
+            warnings.warn(f"kept whole, as what reads or makes their values is unknown: {_named(found)}", stacklevel=2)
 
     def split(self, state: Tensor) -> dict[str, Tensor]:
         """Cuts a state, (num_units,) bool or (..., num_units), into views per layer.
@@ -157,6 +163,10 @@ class Units:
             views[norm][..., 0] |= empty
             views[convolution][..., 0] |= empty
         return states
+
+
+def _named(layers: Collection[str]) -> str:
+    return ", ".join(f"'{layer}'" for layer in sorted(layers))
 
 
 def _is_shortcut(step: Step, users: Mapping[str, list[Step]], modules: Mapping[str, nn.Module]) -> bool:

@@ -13,6 +13,7 @@ from torch.nn.utils.prune import l1_unstructured
 from torch.utils.checkpoint import checkpoint
 
 from edropout import EDropout, Units, mask_, prune
+from edropout.energy import token_loss
 
 
 class Network(nn.Module):
@@ -455,15 +456,47 @@ def test_a_question_about_the_batch_must_have_the_answer_that_it_had_when_the_ne
         search.loss(x.repeat(15, 1, 1, 1), y.repeat(15))
 
 
+class ReadsWidths(Network):
+    """Its last layer runs along the rows of an image that may lack channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.widths = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.widths(self.norm(self.other(self.one(self.stem(x))))).mean((2, 3))
+
+
+class LanguageModel(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding, self.lstm, self.drop = nn.Embedding(9, 8), nn.LSTM(8, 8, batch_first=True), nn.Dropout(0.0)
+        self.decoder = nn.Linear(8, 9)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decoder(self.drop(self.lstm(self.embedding(x))[0]))
+
+
+@pytest.mark.filterwarnings("ignore:LanguageModel has no filters")
+def test_the_inputs_of_a_decoder_at_every_word_are_units() -> None:
+    model, x = LanguageModel(), torch.arange(12).view(2, 6) % 9
+    search = EDropout(model, energy=token_loss)
+    search.loss(x, x, criterion=lambda outputs, y: token_loss(outputs, y).mean()).backward()
+    smaller, masked = search.prune(), copy.deepcopy(model)
+    mask_(masked, search.units.kept(search.best_state))
+    assert smaller.decoder.in_features < 8
+    assert (smaller(x) - masked(x)).abs().max().item() < 1e-6
+
+
+@pytest.mark.filterwarnings("ignore:Sequential has no filters")
+def test_a_network_of_layers_that_cannot_be_cut_is_refused() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Linear(4, 4), nn.Flatten())
+    with pytest.raises(ValueError, match="nothing can be pruned exactly: what reads or makes the values of '1'"):
+        EDropout(model, example=torch.randn(2, 3, 4, 4))
+
+
 def test_a_layer_that_cannot_be_cut_is_kept_whole() -> None:
-    class ReadsWidths(Network):
-        def forward(self, x: Tensor) -> Tensor:
-            return self.widths(self.norm(self.other(self.one(self.stem(x))))).mean((2, 3))
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.widths = nn.Linear(4, 4)
-
     model, (x, y) = disturb(ReadsWidths()).double(), batch()
     search = EDropout(model, energy=lambda outputs, _: outputs.mean(1))
     with pytest.warns(UserWarning, match="kept whole, .*: 'widths'"):
