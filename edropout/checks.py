@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from edropout.subnetworks.graph import Graph
 from edropout.subnetworks.smaller import SmallerNetwork
 from edropout.subnetworks.units import Units
+from edropout.target import Target
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -108,6 +109,14 @@ def check_labels(graph: Graph, x: Tensor, y: Any) -> None:
     low, high = int(y.min()), int(y.max())
     if low < 0 or high >= shape[1]:
         raise ValueError(f"labels must be in 0..{shape[1] - 1}, but the batch has {low}..{high}")
+
+
+def check_reduction(criterion: Any, target: Target) -> None:
+    """Raises ValueError if a training loss says that it adds its examples up otherwise than the target does."""
+    reduction = getattr(criterion, "reduction", None)
+    if target.by == "curvature" and reduction in ("mean", "sum") and target.summed != (reduction == "sum"):
+        raise ValueError(f"the training loss is the {reduction} over its examples, on which energies with curvature "
+                         f"depend: say so, Target(..., summed={reduction == 'sum'})")  # fmt: skip
 
 
 def check_batch(graph: Graph, modules: Mapping[str, nn.Module], x: Tensor) -> None:

@@ -23,6 +23,7 @@ from edropout.checks import (
     check_network,
     check_owner,
     check_probabilities,
+    check_reduction,
     unwrapped,
 )
 from edropout.energy import Energy, margin
@@ -178,6 +179,8 @@ class EDropout(States):
             raise ValueError(f"the input must be a tensor, not {type(x).__name__}")
         engine = self._engine_for(x)
         check_batch(engine.structure.graph, engine.modules, x)
+        if self.target is not None:
+            check_reduction(criterion, self.target)
         if self.energy is margin:
             check_labels(engine.structure.graph, x, y)
         with self._undone_on_error():

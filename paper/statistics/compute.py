@@ -25,20 +25,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--csv", required=True, type=Path, nargs="+")
     parser.add_argument("--out", required=True, type=Path, help="folder to write")
+    parser.add_argument("--reference", help="the method that the others are compared with")
     options = parser.parse_args(arguments)
     rows = pandas.concat(map(read_rows, options.csv), ignore_index=True)
-    notes = write(rows, options.out)
+    notes = write(rows, options.out, options.reference)
     for note in notes:
         print(note, file=sys.stderr)
     return 0
 
 
-def write(rows: pandas.DataFrame, folder: Path) -> list[str]:
-    """Write all files into `folder` and return the notes."""
+def write(rows: pandas.DataFrame, folder: Path, reference: str | None = None) -> list[str]:
+    """Write all files into `folder` and return the notes; `reference` as for `paired_tests`."""
     folder.mkdir(parents=True, exist_ok=True)
     summary = summarise(rows)
     notes = [note for note in [seed_warning(summary)] if note]
-    tests = paired_tests(rows)
+    tests = paired_tests(rows, reference)
     save(tests, folder / "paired.csv")
     save(equal_time(rows), folder / "equal_time.csv")
     save(pareto(summary), folder / "pareto.csv")

@@ -32,7 +32,7 @@ def reference_of(rows: pandas.DataFrame) -> str:
     return next((name for name in ("edropout", "dense") if name in methods), methods[0])
 
 
-def paired_tests(rows: pandas.DataFrame) -> pandas.DataFrame:
+def paired_tests(rows: pandas.DataFrame, reference: str | None = None) -> pandas.DataFrame:
     """Differences in the main metric (as shown, method minus reference) over the seeds that both finished.
 
     Student's paired t and Wilcoxon's signed-rank test, each corrected by Holm over all comparisons of the table;
@@ -42,13 +42,14 @@ def paired_tests(rows: pandas.DataFrame) -> pandas.DataFrame:
 
     Args:
         rows: Tidy rows (`summary.read_rows`).
+        reference: The method that the others are compared with; None for that of `reference_of`.
 
     Returns:
         COLUMNS, one line per comparison; NaN where there are too few pairs for a number.
     """
     rows = rows[rows["evaluation"].eq("pruned")]
     grounds = learned(rows)
-    reference = reference_of(rows)
+    reference = reference_of(rows) if reference is None else reference
     wide = scored(rows).pivot(index=["dataset", "model", "seed"], columns="method", values="score")
     kind = rows.groupby("dataset", sort=False)["kind"].first()
     lines = []

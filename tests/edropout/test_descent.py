@@ -238,6 +238,13 @@ def test_a_share_out_of_reach_is_refused_before_anything_changes(by: str) -> Non
     assert fingerprint(model) == before and search.steps == 0
 
 
+def test_a_loss_that_adds_up_otherwise_than_the_target_says_is_refused() -> None:
+    search = EDropout(network(), target=Target(0.5, warm_up=2, steps=1, by="curvature"))
+    with pytest.raises(ValueError, match=r"is the sum over its examples.*summed=True"):
+        search.loss(*batch(), criterion=nn.CrossEntropyLoss(reduction="sum"))
+    assert search.steps == 0
+
+
 def test_a_freeze_before_any_energy_is_refused() -> None:
     search = EDropout(network(), target=Target(0.5, warm_up=2, steps=1, by="curvature"))
     search.loss(*batch())

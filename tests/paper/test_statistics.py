@@ -68,6 +68,17 @@ def test_every_method_is_compared_with_edropout_seed_by_seed(make_table):
     assert (table["t_p_holm"] >= table["t_p"]).all()
 
 
+def test_the_reference_can_be_named(make_table):
+    rows = read_rows(make_table())
+    by_default, by_name = paired_tests(rows), paired_tests(rows, "dense")
+    assert set(by_name["reference"]) == {"dense"} and "edropout" in set(by_name["method"])
+    one, other = (
+        frame.groupby(["dataset", "model", "method"])["difference"].first() for frame in (by_default, by_name)
+    )
+    for dataset, model in {key[:2] for key in one.index}:
+        assert one[dataset, model, "dense"] == pytest.approx(-other[dataset, model, "edropout"])
+
+
 def test_a_missing_seed_leaves_its_pair_out(make_table):
     rows = read_rows(make_table(change=lambda cells: Path(cells[0]["path"]).unlink()))
     table = paired_tests(rows).set_index("method")
