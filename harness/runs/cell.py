@@ -20,30 +20,26 @@ from typing import Any
 
 import numpy
 import torch
-from safetensors.torch import save
 from torch import nn
 
 from harness import kinds
 from harness.config.recipe import Recipe
 from harness.data import dataset
-from harness.kinds.classification import KIND as CLASSIFICATION
 from harness.machine import distributed, provenance
 from harness.machine.devices import choose_device, make_deterministic, wanted_device
 from harness.machine.files import replacing
-from harness.measure import metrics, uncertainty
+from harness.measure import metrics
 from harness.networks import saved
 from harness.networks.build import build
 from harness.plan import made_of
 from harness.plan.code import digest
 from harness.pruning import structured
-from harness.runs import result
+from harness.runs import measured, result
 from harness.runs.supervisor import STOPPED, end_with_parent, error_file, parse
 from harness.runs.tracking import Tracker
 from harness.training import checkpoint
 from harness.training.memory import Interrupted, Run
 from harness.training.task import Task
-
-LATENCY_BATCH = 32
 
 
 class CellError(ValueError):
@@ -176,7 +172,7 @@ def run_cell(arguments: Any, run: Run) -> dict[str, Any]:
         "val": val,
         "full_test": full_test,
         "chance": loaded.chance(),
-        "size": sizes(network, dense, folder, task),
+        "size": measured.sizes(network, dense, folder, task),
         "layers": metrics.layer_ratios(network, dense),
         "budget": {
             "dense_epochs": dense_epochs,
@@ -184,13 +180,13 @@ def run_cell(arguments: Any, run: Run) -> dict[str, Any]:
             "total_epochs": run.epoch,
         },
         "extra": dict(run.logged),
-        "latency": measured_latency({"model": network, "dense": dense}, loaded.input_shape, loaded.kind),
-        "time": training_time(run.history),
+        "latency": measured.latency({"model": network, "dense": dense}, loaded.input_shape, loaded.kind),
+        "time": measured.training_time(run.history),
         "provenance": origin,
     }
     if recipe.samples:
         torch.manual_seed(derived_seed(seed, "samples"))
-        outcome |= uncertain(network, run.sampled, loaded, recipe.samples, test)
+        outcome |= measured.uncertain(network, run.sampled, loaded, recipe.samples, test)
     for section in result.EVALUATIONS:
         if outcome.get(section) and not math.isfinite(outcome[section]["loss"]):
             raise CellError(f"the {section} loss is {outcome[section]['loss']}: the method's network is not usable")
@@ -199,28 +195,6 @@ def run_cell(arguments: Any, run: Run) -> dict[str, Any]:
         with replacing(arguments.start) as temporary:
             shutil.copyfile(run.save_start, temporary)
     return outcome
-
-
-def uncertain(
-    network: nn.Module, sampled: nn.Module | None, data: dataset.Data, samples: int, test: dict[str, Any]
-) -> dict[str, Any]:
-    """The sections of a result that say how sure the predictions are.
-
-    Args:
-        network: What the method returned.
-        sampled: What it left to be sampled, if anything.
-        data: The splits of the dataset.
-        samples: Passes whose predictions are averaged.
-        test: The evaluation of `network`, which its calibration is added to.
-    """
-    found = {"test": uncertainty.measure(network, data)} if data.kind.calibration else {}
-    if sampled is not None:
-        found["sampled_test"] = uncertainty.measure(sampled, data, samples=samples)
-    sections = {name: measured["evaluation"] for name, measured in found.items()}
-    if "test" in sections:
-        sections["test"] = {**sections["test"], **test}  # what both measure, as it is measured everywhere
-    bins = {name: measured["reliability"] for name, measured in found.items() if measured["reliability"]}
-    return {**sections, **({"reliability": bins} if bins else {})}
 
 
 def load_fit(path: Path) -> Callable[..., nn.Module]:
@@ -249,45 +223,6 @@ def load_dense(model: nn.Module, path: Path, *, name: str) -> None:
     if {key: value.shape for key, value in weights.items()} != {key: value.shape for key, value in expected.items()}:
         raise CellError(f"{path} holds the weights of another architecture than {name}: delete it and start again")
     model.load_state_dict(weights)
-
-
-def sizes(network: nn.Module, dense: nn.Module, folder: Path, task: Task) -> dict[str, Any]:
-    """Parameters, multiply-accumulates and bytes before and after, counted on the networks themselves."""
-    total, left = metrics.parameters(dense), metrics.nonzero(network)
-    compressed = task.run.logged.pop("compressed_bytes", None)
-    return {
-        "parameters": metrics.parameters(network),
-        "dense_parameters": total,
-        "nonzero": left,
-        "kept_ratio": left / total,
-        "macs": metrics.macs(network, task.input_shape, task.kind),
-        "dense_macs": metrics.macs(dense, task.input_shape, task.kind),
-        "file_bytes": (folder / "model.safetensors").stat().st_size,
-        "dense_file_bytes": len(save({name: value.contiguous().clone() for name, value in dense.state_dict().items()})),
-        "compressed_bytes": None if compressed is None else int(compressed),
-    }
-
-
-def measured_latency(
-    networks: dict[str, nn.Module], input_shape: tuple[int, ...], kind: kinds.Kind = CLASSIFICATION
-) -> dict[str, Any]:
-    """Forward times at `LATENCY_BATCH`, or at the largest half of it that fits into the GPU's memory."""
-    batch_size = LATENCY_BATCH
-    while True:
-        try:
-            return metrics.latency(networks, input_shape, kind, batch_size=batch_size)
-        except torch.OutOfMemoryError:
-            if batch_size == 1:
-                raise
-            batch_size //= 2
-
-
-def training_time(history: list[Mapping[str, Any]]) -> dict[str, Any]:
-    """Seconds spent in training steps, on the wall and of processors, and the mean of a step: a search that ends
-    half-way counts with its share."""
-    seconds, cpu_seconds, steps = (sum(row[key] for row in history) for key in ("seconds", "cpu_seconds", "steps"))
-    times = {"train_seconds": round(seconds, 3), "train_cpu_seconds": round(cpu_seconds, 3)}
-    return times | {"step_ms": round(1e3 * seconds / steps, 4) if steps else None}
 
 
 def derived_seed(*parts: str | int) -> int:

@@ -11,7 +11,7 @@ from dropouts import Bernoulli
 from harness.kinds.classification import BINS, KIND
 from harness.kinds.regression import Regression, best_noise, log_likelihood, mixture_log_likelihood
 from harness.measure import uncertainty
-from harness.runs.cell import uncertain
+from harness.runs.measured import uncertain
 
 
 def test_mean_probabilities_are_averaged_and_not_logits():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from harness.runs import cell
+from harness.runs import cell, measured
 from harness.training import checkpoint
 
 
@@ -90,11 +90,11 @@ def test_latency_is_measured_on_a_smaller_batch_where_memory_ends(monkeypatch):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return {"batch_size": batch_size}
 
-    monkeypatch.setattr(cell.metrics, "latency", latency)
-    assert cell.measured_latency({}, (1, 8, 8)) == {"batch_size": 8}
+    monkeypatch.setattr(measured.metrics, "latency", latency)
+    assert measured.latency({}, (1, 8, 8)) == {"batch_size": 8}
 
 
 def test_step_time_is_the_mean_over_all_steps():
     times = [(1.0, 0.5, 10), (3.0, 2.5, 10), (0.1, 0.1, 1)]
     history = [dict(zip(("seconds", "cpu_seconds", "steps"), row, strict=True)) for row in times]
-    assert cell.training_time(history) == {"train_seconds": 4.1, "train_cpu_seconds": 3.1, "step_ms": 195.2381}
+    assert measured.training_time(history) == {"train_seconds": 4.1, "train_cpu_seconds": 3.1, "step_ms": 195.2381}
