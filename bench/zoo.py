@@ -66,7 +66,7 @@ def limited(work: Callable[..., Any], *arguments: Any, seconds: int, memory: int
 
 def _send(connection: Connection, seconds: int, memory: int, work: Callable, arguments: tuple, options: dict) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory << 30, memory << 30))
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 9))  # at the second limit it would be killed unheard
     torch.set_num_threads(1)
     try:
         with warnings.catch_warnings():

@@ -171,7 +171,9 @@ def hidden_at_positions(graph: Graph, modules: Mapping[str, nn.Module]) -> set[s
     keep_axes = (*MOVES, *ADDITIONS, *PRODUCTS, *EACH_ON_ITS_OWN_FUNCTIONS, F.layer_norm, torch.cat)
     for step in graph.steps:
         module = modules[step.target] if step.kind == "module" else None
-        known, flattens = not wide.isdisjoint(step.reads), step.target in (torch.flatten, "flatten")
+        known = not wide.isdisjoint(step.reads)
+        flattens_pixels = step.target in (torch.flatten, "flatten") and step.args[1:2] == (2,)
+        keeps = isinstance(module, (*EACH_ON_ITS_OWN, nn.LayerNorm, _BatchNorm)) or step.target in keep_axes
         if module is not None and any(is_convolution(part) for part in module.modules()):  # alone, or kept whole
             wide.add(step.name)
         elif module is not None and known and is_linear(module):
@@ -179,9 +181,7 @@ def hidden_at_positions(graph: Graph, modules: Mapping[str, nn.Module]) -> set[s
             made.add(step.name)
             if step.reads[0] in made:
                 found.add(step.name)
-        elif (known and isinstance(module, (*EACH_ON_ITS_OWN, nn.LayerNorm, _BatchNorm))) or (
-            known and (step.target in keep_axes or (flattens and step.args[1:2] == (2,)))
-        ):
+        elif known and (keeps or flattens_pixels):
             wide.add(step.name)
         each = isinstance(module, EACH_ON_ITS_OWN) or step.target in (*EACH_ON_ITS_OWN_FUNCTIONS, *PRODUCTS)
         if each and step.name in wide and made.issuperset(step.reads):
