@@ -11,10 +11,11 @@ import subprocess
 import time
 from pathlib import Path
 
-from projects import Project, reduced
+from projects import CELL, Project, reduced
 
 KILLS = int(os.environ.get("EDROPOUT_KILLS", "3"))
 METHODS = ["dense", "edropout", "thinet", "ipruning"]
+CELLS = [f"{CELL}/{method}/seed1/metrics.json" for method in METHODS]
 
 
 def processes_in(folder):
@@ -73,14 +74,14 @@ def copy(project, folder):
 
 def test_killed_runs_on_two_cores_end_with_the_bits_of_an_undisturbed_run_on_one(project, tmp_path, monkeypatch):
     whole = copy(project, tmp_path / "whole")
-    code, output = whole.snakemake("--cores", "1")
+    code, output = whole.snakemake("--cores", "1", *CELLS)
     assert code == 0, output
 
     monkeypatch.setenv("EDROPOUT_CHECKPOINT_SECONDS", "0.05")
     broken = copy(project, tmp_path / "broken")
     generator, kills, full_runs = random.Random(KILLS), 0, 1
     while kills < KILLS:
-        process = broken.start(stdout=subprocess.DEVNULL)
+        process = broken.start(*CELLS, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 300
         while not processes_in(broken.folder)["trainer"] and process.poll() is None:
             assert time.monotonic() < deadline
@@ -94,12 +95,12 @@ def test_killed_runs_on_two_cores_end_with_the_bits_of_an_undisturbed_run_on_one
         process.wait(timeout=600)
         kills += killed
         if process.returncode == 0 and not killed:
-            # Nothing is left that could be killed: start over, without the tables, which would not ask for their cells.
+            # Nothing is left that could be killed: start over.
             assert lasting(broken.folder) == lasting(whole.folder)
             shutil.rmtree(broken.folder / "results")
             full_runs += 1
             assert full_runs <= KILLS, "the runs end before anything can be killed: give them more epochs"
-    code, output = broken.snakemake()
+    code, output = broken.snakemake(*CELLS)
     assert code == 0, output
     assert lasting(broken.folder) == lasting(whole.folder)
     assert len(lasting(whole.folder)) == len(METHODS)
