@@ -9,16 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from edropout.subnetworks.graph import Step
-from edropout.subnetworks.roles import (
-    call_counts,
-    hidden_at_positions,
-    is_convolution,
-    is_linear,
-    norm_partners,
-    reached_by_input,
-    reaching_output,
-    steps_with_weights,
-)
+from edropout.subnetworks.reach import reached_by_input, reaching_output, steps_with_weights
+from edropout.subnetworks.roles import call_counts, hidden_at_positions, is_convolution, is_linear, norm_partners
 from edropout.subnetworks.tracing import trace
 
 

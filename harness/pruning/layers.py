@@ -11,7 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from edropout.subnetworks.graph import Step
 from edropout.subnetworks.observe import follow
-from edropout.subnetworks.roles import ADDITIONS, reaching_output, roles, steps_with_weights
+from edropout.subnetworks.reach import reaching_output, steps_with_weights
+from edropout.subnetworks.roles import ADDITIONS, roles
 
 
 @dataclass(frozen=True)
