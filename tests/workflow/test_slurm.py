@@ -59,7 +59,7 @@ def of_slow(project, variables):
 
 
 def wait_until(ready, run):
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 600
     while not ready():
         assert run.poll() is None, run.stdout.read()
         assert time.monotonic() < deadline, "nothing happens"
@@ -67,7 +67,7 @@ def wait_until(ready, run):
 
 
 def finish(run):
-    output, _ = run.communicate(timeout=500)
+    output, _ = run.communicate(timeout=900)
     assert run.returncode == 0, output
 
 
