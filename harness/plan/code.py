@@ -75,7 +75,7 @@ def _closure(path: Path) -> set[Path]:
         part = pending.pop()
         if part not in seen and part.exists():
             seen.add(part)
-            pending += _imported(part, _modified(part))
+            pending += (module for name in _named(part, _modified(part)) for module in _local_modules(name))
     return seen
 
 
@@ -83,12 +83,12 @@ def _modified(path: Path) -> int:
     return path.stat().st_mtime_ns
 
 
-# Every method's closure goes through the same modules: each is looked at once, until it is written again.
+# Every method's closure goes through the same modules: each is read once, until it is written again. Which of those that
+# it names are there is looked up each time.
 @functools.cache
-def _imported(path: Path, modified: int) -> tuple[Path, ...]:
-    """The local modules that a Python file names itself."""
-    names = dict.fromkeys(_imports(ast.parse(path.read_text(encoding="utf-8"))))
-    return tuple(module for name in names for module in _local_modules(name))
+def _named(path: Path, modified: int) -> tuple[str, ...]:
+    """The modules that a Python file imports itself, local or not."""
+    return tuple(dict.fromkeys(_imports(ast.parse(path.read_text(encoding="utf-8")))))
 
 
 @functools.cache

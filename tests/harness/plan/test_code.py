@@ -65,3 +65,12 @@ def test_a_program_in_another_language_is_hashed_as_it_is(tmp_path):
     first = code.code_hash(program)
     program.write_bytes(b"#!/bin/sh\n\xff # comment")
     assert code.code_hash(program) != first
+
+
+def test_a_module_that_appears_later_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(code, "ROOT", tmp_path)
+    fit = tmp_path / "fit.py"
+    fit.write_text("import part\n")
+    first = code.code_hash(fit)
+    (tmp_path / "part.py").write_text("VALUE = 1\n")
+    assert code.code_hash(fit) != first
