@@ -83,8 +83,8 @@ def _modified(path: Path) -> int:
     return path.stat().st_mtime_ns
 
 
-# Every method's closure goes through the same modules: each is read once, until it is written again. Which of those that
-# it names are there is looked up each time.
+# Every method's closure goes through the same modules: each is read once, until it is written again.
+# Which of those that it names are there is looked up each time.
 @functools.cache
 def _named(path: Path, modified: int) -> tuple[str, ...]:
     """The modules that a Python file imports itself, local or not."""
