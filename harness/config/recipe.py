@@ -146,7 +146,7 @@ class Recipe:
         default=False,
     )
     threads: int = key(
-        "CPU threads of one job, and processes that decode images; fixed here because it may move the last bits",
+        "CPU threads of one job, and threads that decode images; fixed here because it may move the last bits",
         default=1,
         ge=1,
     )

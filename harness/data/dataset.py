@@ -65,7 +65,7 @@ def load(
 
     Args:
         path: What `harness.sources.prepare` wrote.
-        recipe: Read are `batch_size`, `eval_batch_size`, `augment`, `unroll` and `threads` (processes that read image
+        recipe: Read are `batch_size`, `eval_batch_size`, `augment`, `unroll` and `threads` (threads that read image
             files).
         device: Where x and y are.
         seed: Decides the order of the training examples.
@@ -171,7 +171,7 @@ def _pictures(
     )
 
 
-def _images(stored: Prepared, split: str, image_size: int | None, workers: int, device: torch.device) -> Images:
+def _images(stored: Prepared, split: str, image_size: int | None, threads: int, device: torch.device) -> Images:
     """Images in memory if they are stored in a size that serves, else files."""
     description, tensors = stored.description, stored.tensors
     pixels = tensors.get(f"{split}_x")
@@ -187,6 +187,6 @@ def _images(stored: Prepared, split: str, image_size: int | None, workers: int, 
         size=size,
         crop_fraction=description.crop_fraction,
         upright=description.upright,
-        workers=workers,
+        threads=threads,
         device=device,
     )

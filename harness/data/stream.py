@@ -1,23 +1,25 @@
-"""Images that are too many or too large for memory: worker processes read their files while training goes on."""
+"""Images that are too many or too large for memory: threads read their files while training goes on."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from harness.data import images
-from harness.data.prepared import DataError
 
-PREFETCHED_BATCHES = 4
+READ_AHEAD_BATCHES = 4
 
 
 class Files:
     """The image files of a split.
+
+    They are read by threads and not by processes: PIL decodes without Python's lock, and a copy of a process that has
+    threads, as those of gloo and of the autograd engine, may wait for ever for a lock that one of them held.
 
     Attributes:
         shape: (channels, height, width) of every image once it is read.
@@ -32,13 +34,14 @@ class Files:
         size: int,
         crop_fraction: float,
         upright: bool,
-        workers: int,
+        threads: int,
         device: torch.device,
     ) -> None:
         """Read the files `paths` below `root` at `size` pixels; `checksums` (examples,) are their CRC-32."""
         self.shape = (3, size, size)
-        self._dataset = _Decoded(root, paths, checksums, size, crop_fraction, upright)
-        self._workers, self._device = workers, device
+        self._root, self._paths, self._checksums = root, paths, checksums
+        self._size, self._crop_fraction, self._upright = size, crop_fraction, upright
+        self._threads, self._device = threads, device
 
     def batches(self, batches: Iterable[Tensor], rectangles: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """For each batch of example numbers: pixels as `augment.gather` takes them, and which images in them.
@@ -50,55 +53,32 @@ class Files:
         Raises:
             DataError: a file is missing, unreadable, or has changed.
         """
-        loader = DataLoader(
-            replace(self._dataset, rectangles=rectangles),
-            batch_sampler=[batch.tolist() for batch in batches],
-            collate_fn=_pixel_rows,
-            num_workers=self._workers,
-            prefetch_factor=PREFETCHED_BATCHES if self._workers else None,
-            pin_memory=self._device.type == "cuda",
-            # Without one of its own it would draw from the global generator, and a resumed run would differ.
-            generator=torch.Generator().manual_seed(0),
-        )
-        for rows in loader:
-            if isinstance(rows, str):
-                raise DataError(rows)
-            count = (len(rows) - 1) // (self.shape[1] * self.shape[2])
-            yield rows.to(self._device, non_blocking=True), torch.arange(count, device=self._device)
-
-
-@dataclass(frozen=True)
-class _Decoded(Dataset):
-    root: Path
-    paths: list[str]
-    checksums: Tensor
-    size: int
-    crop_fraction: float
-    upright: bool
-    rectangles: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, number: int) -> Tensor | str:
-        # The error travels as text: DataLoader would wrap an exception into the traceback of its worker.
+        reading: deque[list[Future[Tensor]]] = deque()
+        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="images")
         try:
-            return images.decode(
-                self.root / self.paths[number],
-                size=self.size,
-                crop_fraction=self.crop_fraction,
-                upright=self.upright,
-                crc=int(self.checksums[number]),
-                rectangle=None if self.rectangles is None else self.rectangles[number].tolist(),
-            )
-        except DataError as error:
-            return str(error)
+            for batch in batches:
+                reading.append([pool.submit(self._read, number, rectangles) for number in batch.tolist()])
+                if len(reading) > READ_AHEAD_BATCHES:
+                    yield self._together(reading.popleft())
+            while reading:
+                yield self._together(reading.popleft())
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
+    def _read(self, number: int, rectangles: Tensor | None) -> Tensor:
+        return images.decode(
+            self._root / self._paths[number],
+            size=self._size,
+            crop_fraction=self._crop_fraction,
+            upright=self._upright,
+            crc=int(self._checksums[number]),
+            rectangle=None if rectangles is None else rectangles[number].tolist(),
+        )
 
-def _pixel_rows(items: list[Tensor | str]) -> Tensor | str:
-    """One row per pixel and a black one last, or the first error."""
-    for item in items:
-        if isinstance(item, str):
-            return item
-    rows = torch.stack(items).permute(0, 2, 3, 1).reshape(-1, 3)
-    return torch.cat([rows, rows.new_zeros(1, 3)])
+    def _together(self, items: list[Future[Tensor]]) -> tuple[Tensor, Tensor]:
+        """One row per pixel and a black one last, and the numbers of the images."""
+        rows = torch.stack([item.result() for item in items]).permute(0, 2, 3, 1).reshape(-1, 3)
+        rows = torch.cat([rows, rows.new_zeros(1, 3)])
+        if self._device.type == "cuda":
+            rows = rows.pin_memory()
+        return rows.to(self._device, non_blocking=True), torch.arange(len(items), device=self._device)

@@ -1,5 +1,7 @@
 """Batches: the seed alone decides order and augmentation, and both can be worked out by hand."""
 
+import os
+import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,7 +12,7 @@ from PIL import Image
 from raw_data import picture, write_tree
 
 from harness.config.recipe import Augmentation
-from harness.data import dataset, prepared
+from harness.data import dataset, images, prepared
 from harness.data.prepared import DataError, Description
 from harness.sources.prepare import prepare
 
@@ -181,6 +183,21 @@ def test_streamed_images_are_those_in_memory(tmp_path, monkeypatch):
     assert same(streamed.train.epoch(2, start=1), in_memory.train.epoch(2, start=1))
     assert same(streamed.test, in_memory.test)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_files_are_read_by_threads_and_by_no_copy_of_the_process(tmp_path, monkeypatch):
+    path, names = folder(tmp_path, image_size_by_model={"alexnet": 16}), set()
+    read = images.decode
+
+    def watched(*arguments, **options):
+        names.add(threading.current_thread().name)
+        return read(*arguments, **options)
+
+    monkeypatch.setattr(images, "decode", watched)
+    monkeypatch.setattr(os, "fork", lambda: pytest.fail("a copy may wait for ever for a lock that a thread held"))
+    large = dataset.load(path, recipe=recipe(), device="cpu", seed=3, image_size=16)
+    assert len(list(large.train.epoch(0))) == len(large.train)
+    assert names and all(name.startswith("images") for name in names)
 
 
 def test_a_larger_size_is_read_from_the_files(tmp_path):

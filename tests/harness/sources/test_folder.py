@@ -220,7 +220,7 @@ def test_own_photos_are_turned_in_memory_and_streamed_and_published_ones_are_not
     monkeypatch.setattr("harness.sources.store.DECODED_BYTES", 100)
     stored = read(tmp_path, image_size=8, normalize="none")
     assert "train_x" not in stored.tensors
-    recipe = SimpleNamespace(batch_size=4, eval_batch_size=4, threads=0, augment=Augmentation())
+    recipe = SimpleNamespace(batch_size=4, eval_batch_size=4, threads=1, augment=Augmentation())
     x, _ = next(dataset.load(tmp_path / "mine.safetensors", recipe=recipe, device="cpu", seed=0).train.epoch(0))
     assert corners((x[0] * 255).round()) == [160, 0, 240, 80]
 
