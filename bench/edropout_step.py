@@ -5,6 +5,7 @@ The memory allocator is set as in the suite's trainers (harness/run.py), for all
 
 python -m bench.edropout_step                        the four networks at the batch sizes of SETTINGS
 python -m bench.edropout_step --models resnet18 --batch 32 --population 4 --rounds 15
+python -m bench.edropout_step --models resnet18 --precision bfloat16     under autocast, the plain step too
 python -m bench.edropout_step --models resnet18 --run 0.1     a whole run by energies with curvature, in plain runs
 """
 
@@ -59,12 +60,20 @@ def optimizer_of(model: nn.Module, name: str) -> torch.optim.Optimizer:
     return torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-5)
 
 
-def plain_step(model: nn.Module, x: torch.Tensor, y: torch.Tensor, optimizer: str) -> Callable[[], None]:
+def autocast(x: torch.Tensor, precision: str) -> torch.autocast:
+    """What a mixed-precision training loop puts around the forward pass; nothing in float32."""
+    return torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def plain_step(
+    model: nn.Module, x: torch.Tensor, y: torch.Tensor, optimizer: str, precision: str = "float32"
+) -> Callable[[], None]:
     """An ordinary training step."""
     update = optimizer_of(model, optimizer)
 
     def step() -> None:
-        loss = F.cross_entropy(model(x), y)
+        with autocast(x, precision):
+            loss = F.cross_entropy(model(x), y)
         update.zero_grad()
         loss.backward()
         update.step()
@@ -72,12 +81,15 @@ def plain_step(model: nn.Module, x: torch.Tensor, y: torch.Tensor, optimizer: st
     return step
 
 
-def edropout_step(search: EDropout, x: torch.Tensor, y: torch.Tensor, optimizer: str) -> Callable[[], None]:
+def edropout_step(
+    search: EDropout, x: torch.Tensor, y: torch.Tensor, optimizer: str, precision: str = "float32"
+) -> Callable[[], None]:
     """A step of the search on its own network."""
     update = optimizer_of(search.model, optimizer)
 
     def step() -> None:
-        loss = search.loss(x, y)
+        with autocast(x, precision):
+            loss = search.loss(x, y)
         update.zero_grad()
         loss.backward()
         search.step(update)
@@ -107,6 +119,7 @@ def measure(
     optimizer: str,
     device: str,
     cpu_time: bool,
+    precision: str,
 ) -> None:
     """Prints one line of ratios for one network."""
     if cpu_time:
@@ -116,25 +129,30 @@ def measure(
     torch.manual_seed(0)
     model = network(name).to(device)
     x, y = torch.randn(batch, 3, side, side, device=device), torch.randint(10, (batch,), device=device)
-    last = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    last, rows = copy.deepcopy(model).to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
     search = EDropout(copy.deepcopy(model), population_size=population)
     frozen = EDropout(copy.deepcopy(model), population_size=population)
     frozen.freeze()
+    frozen.loss(x[:2], y[:2])
+    smaller = frozen.prune().train().to(memory_format=torch.channels_last)
     found = medians(
         {
-            "plain": plain_step(model, x, y, optimizer),
-            "channels-last": plain_step(last, x.contiguous(memory_format=torch.channels_last), y, optimizer),
-            "edropout": edropout_step(search, x, y, optimizer),
-            "frozen": edropout_step(frozen, x, y, optimizer),
+            "plain": plain_step(model, x, y, optimizer, precision),
+            "channels-last": plain_step(last, rows, y, optimizer, precision),
+            "edropout": edropout_step(search, x, y, optimizer, precision),
+            "frozen": edropout_step(frozen, x, y, optimizer, precision),
+            "pruned": plain_step(smaller, rows, y, optimizer, precision),
         },
         rounds,
         clock,
     )
     best = min(found["plain"], found["channels-last"])
+    ratios = [found[kind] / best for kind in ("edropout", "frozen", "pruned")]
     print(
-        f"{name:14} {batch:5} {population:3} {1e3 * found['plain']:9.0f} {1e3 * found['channels-last']:9.0f} "
-        f"{1e3 * found['edropout']:9.0f} {1e3 * found['frozen']:9.0f} {found['edropout'] / best:8.2f} "
-        f"{found['frozen'] / best:8.2f}",
+        f"{name:14} {batch:5} {population:3} {precision:8} "
+        + " ".join(f"{1e3 * seconds:8.0f}" for seconds in found.values())
+        + " ".join(f"{ratio:8.2f}" for ratio in ratios)
+        + f"{frozen.kept_ratio().physical:8.2f}",
         flush=True,
     )
 
@@ -225,6 +243,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help=f"measured turns, after {WARM_UP} to warm up")
     parser.add_argument("--optimizer", choices=["sgd", "adadelta"], default="sgd")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", nargs="+", choices=["float32", "bfloat16"], default=["float32"])
     parser.add_argument("--cpu-time", action="store_true", help="processor time on one thread, for a busy machine")
     parser.add_argument("--run", type=float, metavar="KEPT", help="cost of whole runs down to this share instead")
     parser.add_argument("--memory", action="store_true", help="measure peak memory instead of time")
@@ -235,7 +254,8 @@ def main() -> None:
         print("network        batch budget        kept   macs  plain/ms   dense descent  frozen     run changes/s")
     else:
         print(
-            "network        batch   S  plain/ms    c-l/ms edropout/ms frozen/ms   ratio   frozen (to the faster plain)"
+            "network        batch   S precision plain/ms   c-l/ms edropout   frozen   pruned"
+            "   ratio   frozen   pruned (to the faster plain)    kept"
         )
     for name in options.models:
         for batch in options.batch or [SETTINGS.get(name, (32, 128))[1]]:
@@ -247,7 +267,8 @@ def main() -> None:
                     measure_memory(name, batch, population, options.optimizer)
                 else:
                     how = options.rounds, options.optimizer, options.device, options.cpu_time
-                    alone(measure, name, batch, population, *how)
+                    for precision in options.precision:
+                        alone(measure, name, batch, population, *how, precision)
 
 
 if __name__ == "__main__":

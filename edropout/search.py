@@ -187,9 +187,10 @@ class EDropout(States):
             if not self.frozen and (not self._evolved if evolve is None else evolve):
                 self._evolve(engine, x, y)
                 self._evolved = True
-            outputs, plan = engine.train(self.best_state, x)
-        if plan is not self._plan:
-            self._plan, self._parts = plan, parts(engine.modules, plan)
+            plan = engine.trained(self.best_state)
+            if plan is not self._plan:
+                self._plan, self._parts = plan, parts(engine.modules, plan)
+            outputs = engine.train(self.best_state, x, self._kept_step.own(self._parts) if self.frozen else {})
         self._averaged, self._credit = False, None
         found = criterion(outputs, y)
         if self._learns and self.target is not None and self.target.by == "curvature":

@@ -15,6 +15,7 @@ from edropout.subnetworks.channels import add_channels, cut_vector, cut_weight, 
 from edropout.subnetworks.graph import Step, addresses, caller, substitute
 from edropout.subnetworks.layout import LayerCut, Layout, Plan, Structure, source_positions
 from edropout.subnetworks.norm import groups_of_pixels, normalise, normalise_by_batch_
+from edropout.subnetworks.own import Own
 from edropout.subnetworks.roles import CONVOLUTION_ROLES
 
 # Cutting the weight of a large linear layer costs passes over memory, which only pay from about this batch on.
@@ -48,6 +49,7 @@ class CompactRunner:
         self.trained_norms = trained_norms
         self._statistics: dict[_BatchNorm, tuple[Tensor | None, Tensor, Tensor, int]] = {}
         self.ready: Mapping[str, Tensor] = {}  # step -> its value with all channels, computed for all candidates
+        self.own: Mapping[nn.Parameter, Own] = {}  # of a final state
         self.ordinary = caller(model, modules)
         self.steps = structure.graph.steps
         self.given = {step.name for step in self.steps if step.kind in ("input", "attribute")}
@@ -113,13 +115,22 @@ class CompactRunner:
             args = tuple(arg.contiguous() if isinstance(arg, Tensor) and arg.ndim == 4 else arg for arg in args)
         return self.ordinary(step, args, kwargs)
 
+    def _left(self, parameter: nn.Parameter | None, cut: LayerCut) -> Tensor | None:
+        """What a cut leaves of a parameter."""
+        if parameter is None:
+            return None
+        found = self.own[parameter].under(cut) if parameter in self.own else None
+        if found is not None:
+            return found
+        return cut_weight(parameter, cut) if parameter.ndim > 1 else cut_vector(parameter, cut)
+
     def _read(self, step: Step, name: str, values: Mapping[str, Any], plan: Plan) -> Any:
         """The value of `name` in the layout in which `step` wants it."""
         value = values[name]
         if (step.name, name) not in plan.wanted or not isinstance(value, Tensor):
             return value
-        held, wanted, axis = plan.layouts[name], plan.wanted[step.name, name], self.structure.axis(step.name, name)
-        positions = None if held is wanted else source_positions(held, wanted, self.structure.graph.shapes[name][axis])
+        axis = self.structure.axis(step.name, name)
+        positions = self._positions(plan, name, plan.wanted[step.name, name], axis)
         return value if positions is None else take_channels(value, positions, axis)
 
     def _owned(self, value: Any, values: Mapping[str, Any], made: set[str] | frozenset[str]) -> Any:
@@ -127,13 +138,13 @@ class CompactRunner:
         place = addresses(value) if isinstance(value, Tensor) else set()
         return value.clone() if any(place & addresses(values[name]) for name in values.keys() - made) else value
 
-    def _positions(self, plan: Plan, name: str, wanted: Layout) -> Tensor | None:
+    def _positions(self, plan: Plan, name: str, wanted: Layout, axis: int = 1) -> Tensor | None:
         held = plan.layouts[name]
         if held is wanted:
             return None
         key = name, id(wanted)
         if key not in plan.positions:
-            plan.positions[key] = source_positions(held, wanted, self.structure.channels(name))
+            plan.positions[key] = source_positions(held, wanted, self.structure.graph.shapes[name][axis])
         return plan.positions[key]
 
     def _add(self, step: Step, values: Mapping[str, Any], plan: Plan, made: set[str] | frozenset[str]) -> Tensor:
@@ -159,7 +170,7 @@ class CompactRunner:
     def _convolve(self, step: Step, x: Tensor | list[Tensor], plan: Plan) -> Tensor:
         """Convolves with what is left of the weight; parts of a concatenation that was not carried out add up."""
         module, cut = self.modules[step.target], plan.cuts[step.target]
-        weight, bias = cut_weight(module.weight, cut), cut_vector(module.bias, cut)
+        weight, bias = self._left(module.weight, cut), self._left(module.bias, cut)
         if isinstance(x, list):
             weights = weight.split([part.shape[1] for part in x], dim=1)
             y = _convolution(module, x[0], weights[0], bias, cut.groups)
@@ -172,8 +183,9 @@ class CompactRunner:
     def _linear(self, step: Step, x: Tensor, plan: Plan) -> Tensor:
         """Cuts the weight, or leaves it whole and fills the input with zeros, whichever costs less."""
         module, cut = self.modules[step.target], plan.cuts[step.target]
-        if x.ndim > 2 or len(x) >= LINEAR_CUT_BATCH or module.weight.numel() < LARGE_LINEAR:
-            return F.linear(x, cut_weight(module.weight, cut), cut_vector(module.bias, cut))
+        gathered = module.weight in self.own
+        if gathered or x.ndim > 2 or len(x) >= LINEAR_CUT_BATCH or module.weight.numel() < LARGE_LINEAR:
+            return F.linear(x, self._left(module.weight, cut), self._left(module.bias, cut))
         if cut.columns is not None:
             x = x.new_zeros(len(x), module.in_features).index_add_(1, cut.columns.to(x.device), x)
         y = F.linear(x, module.weight, module.bias)
@@ -184,7 +196,7 @@ class CompactRunner:
         name, source = step.target, step.reads[0]
         module = self.modules[name]
         pick = (lambda vector: vector) if cut is None else (lambda vector: cut_vector(vector, cut))
-        weight, bias = pick(module.weight), pick(module.bias)
+        weight, bias = (p if cut is None else self._left(p, cut) for p in (module.weight, module.bias))
         by_batch = (name in self.trained_norms if self.candidate else module.training) or module.running_mean is None
         if self.candidate and by_batch and self._only_reader(step, source, made) and groups_of_pixels(x, weight, bias):
             y = normalise_by_batch_(x, weight, bias, module.eps)

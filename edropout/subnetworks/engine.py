@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from edropout.subnetworks.graph import tensors
 from edropout.subnetworks.layout import Plan, Structure
 from edropout.subnetworks.modes import set_switches
 from edropout.subnetworks.observe import first_samples, follow
+from edropout.subnetworks.own import Own
 from edropout.subnetworks.removal import check_exact
 from edropout.subnetworks.units import Units
 
@@ -112,16 +113,27 @@ class Engine:
         counts = parameter_counts(self.structure.graph, self.modules, plan).values()
         return (self._used - sum(full - left for left, full in counts)) / self._all
 
-    def train(self, state: Tensor, x: Tensor) -> tuple[Any, Plan]:
-        """Outputs of the sub-network of `state`, ready for backward, and what is left of each layer.
+    def trained(self, state: Tensor) -> Plan:
+        """What is left of each layer under the state that is trained."""
+        if self._last is None or not torch.equal(self._last[0], state):
+            kept = self.units.kept(state.cpu())
+            self._last = state.clone(), self.structure.plan(kept), self.structure.plan(kept, filled=True)
+        return self._last[1]
+
+    def train(self, state: Tensor, x: Tensor, own: Mapping[nn.Parameter, Own]) -> Any:
+        """Outputs of the sub-network of `state`, ready for backward.
+
+        Args:
+            state: (num_units,) bool.
+            x: (batch, ...) inputs.
+            own: Parameters that are there as they are left, without being gathered.
 
         Raises:
             ValueError: An output is not a finite number; running statistics have not changed then.
         """
-        if self._last is None or not torch.equal(self._last[0], state):
-            kept = self.units.kept(state.cpu())
-            self._last = state.clone(), self.structure.plan(kept), self.structure.plan(kept, filled=True)
-        _, plan, filled = self._last
+        self.trained(state)
+        _, _, filled = self._last
+        self.trainer.own = own
         set_switches(self.modules, self.model)
         steps = self.structure.graph.running(self.model)
         self.trainer.forget_statistics()
@@ -131,7 +143,7 @@ class Engine:
         if bool(distributed.average(finite.float()) < 1):
             raise ValueError("the outputs contain NaN or infinity")
         self.trainer.update_statistics()
-        return outputs, plan
+        return outputs
 
     def fits(self, x: Tensor) -> bool:
         """True if this analysis holds for such inputs and for the modules that the network has now."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import optimizer as torch_optimizer
 
+from edropout.subnetworks.hooks import hooks, without_hooks
+from edropout.subnetworks.own import Own, Owned, alike, own_of
 from edropout.subnetworks.part import Part
 from edropout.subnetworks.rehearsal import (
     POST_HOOKS,
@@ -23,15 +23,11 @@ from edropout.subnetworks.rehearsal import (
     all_states,
     find_rules,
     is_single,
-    nested,
 )
+from edropout.subnetworks.watched import unwatch_
 
 Parts = Mapping[nn.Parameter, Part]
 UNKNOWN = Rule(None)
-_EVERYWHERE: dict[str, Any] = {
-    PRE_HOOKS: torch_optimizer._global_optimizer_pre_hooks,
-    POST_HOOKS: torch_optimizer._global_optimizer_post_hooks,
-}
 
 
 class KeptStep:
@@ -39,13 +35,19 @@ class KeptStep:
 
     They are gathered before a step, under the parameter's own identity, and written back after it. So an optimiser, and
     what it wraps, does what it would do for the pruned network, whatever it looks at. The memory for that is kept: to
-    ask for it anew at each step would cost more than the gathering.
+    ask for it anew at each step would cost more than the gathering. Once the state is final, parameters and states are
+    gathered once and written back when somebody looks at them (`Own`); gradients come and go at each step.
     """
 
     def __init__(self) -> None:
         self._memory: dict[tuple, Tensor] = {}
         self._rules: weakref.WeakKeyDictionary[Any, tuple[list, Rules]] = weakref.WeakKeyDictionary()
         self._last: dict[nn.Parameter, Part] = {}
+        self._owned: Owned = {}
+
+    def own(self, parts: Parts) -> dict[nn.Parameter, Own]:
+        """What is left of the parameters that are cut, for a state that is final."""
+        return {p: own_of(self._owned, p, "", p, part, tuple(range(p.ndim))) for p, part in parts.items()}
 
     def prepare(self, optimizer: Any, parts: Parts, *, final: bool, closure: Callable | None = None) -> Rules:
         """Finds out what the optimiser keeps for each weight, and whether its step would be exact.
@@ -82,7 +84,9 @@ class KeptStep:
             for group in all_groups(optimizer)
             for key, value in group.items()
         ]
-        look = [settings, [(id(p), p.shape, p.dtype, p.device) for p in all_parameters(optimizer)], closure is None]
+        with torch._C.DisableTorchFunctionSubclass():  # asks for no contents, at each step
+            kinds = [(id(p), p.shape, p.dtype, p.device) for p in all_parameters(optimizer)]
+        look = [settings, kinds, closure is None]
         if optimizer not in self._rules or self._rules[optimizer][0] != look:
             self._rules[optimizer] = look, find_rules(optimizer, closure)
         return self._rules[optimizer][1]
@@ -107,7 +111,7 @@ class KeptStep:
             scaler: Unscales the gradients, and skips the step if one is not finite.
             closure: Computes gradients anew, on the whole parameters.
         """
-        exchange = _Exchange(optimizer, rules, final, self._memory)
+        exchange = _Exchange(optimizer, rules, self._owned if final else None, self._memory)
 
         def computed() -> Any:
             exchange.leave()
@@ -119,15 +123,15 @@ class KeptStep:
         step, own = optimizer.step, vars(optimizer).get("step")
 
         def exchanged(*args: Any, **kwargs: Any) -> Any:
-            for owner, hook in _hooks(optimizer, PRE_HOOKS):
+            for owner, hook in hooks(optimizer, PRE_HOOKS):
                 args, kwargs = hook(owner, args, kwargs) or (args, kwargs)
             exchange.enter(parts())
             try:
-                with _without_hooks(optimizer):
+                with without_hooks(optimizer):
                     found = step(*args, **kwargs)
             finally:
                 exchange.leave()
-            for owner, hook in _hooks(optimizer, POST_HOOKS):
+            for owner, hook in hooks(optimizer, POST_HOOKS):
                 hook(owner, args, kwargs)
             return found
 
@@ -169,10 +173,12 @@ class KeptStep:
 class _Exchange:
     """Puts what is left in the place of parameters, gradients and states, and back."""
 
-    def __init__(self, optimizer: Any, rules: Rules, final: bool, memory: dict[tuple, Tensor]) -> None:
+    def __init__(
+        self, optimizer: Any, rules: Rules, owned: dict[tuple, Own] | None, memory: dict[tuple, Tensor]
+    ) -> None:
         self.name, self.parameters = type(optimizer).__name__, all_parameters(optimizer)
         self.all_states = all_states(optimizer)
-        self.rules, self.final, self.memory = rules, final, memory
+        self.rules, self.owned, self.memory = rules, owned, memory
         self.whole: list[tuple[nn.Parameter, Part, Tensor, Tensor | None, int]] = []
         self.states: dict[tuple[int, nn.Parameter], dict[str, Tensor]] = {}
 
@@ -181,9 +187,10 @@ class _Exchange:
         for parameter in self.parameters:
             if parameter not in parts:
                 continue
-            part, whole, gradient = parts[parameter], parameter.data, parameter.grad
-            every = tuple(range(parameter.ndim))
-            cut = self._take(parameter, part, "", whole, every)
+            part, gradient, every = parts[parameter], parameter.grad, tuple(range(parameter.ndim))
+            cut = self._take(parameter, part, "", parameter, every)
+            unwatch_(parameter)
+            whole = parameter.data
             cut_gradient = None if gradient is None else self._take(parameter, part, "grad", gradient, every)
             for number, states in enumerate(self.all_states):
                 if parameter in states:
@@ -204,11 +211,11 @@ class _Exchange:
             ValueError: A state of unknown kind has turned up; everything else has been written back.
         """
         late = None
-        for parameter, part, whole, gradient, version in self.whole:
+        while self.whole:
+            parameter, part, whole, gradient, version = self.whole.pop()
             every, cut, cut_gradient = tuple(range(parameter.ndim)), parameter.data, parameter.grad
             parameter.grad = None
             parameter.data = whole
-            part.put_(whole, cut, every)
             if cut_gradient is not None:
                 if gradient is None or cut_gradient._version != version:
                     gradient = torch.zeros_like(whole) if gradient is None else gradient
@@ -216,7 +223,9 @@ class _Exchange:
                 parameter.grad = gradient
             for number, states in enumerate(self.all_states):
                 late = self._put_states(number, states.get(parameter, {}), parameter, part, whole) or late
-        self.whole, self.states = [], {}
+            del whole  # others that hold this memory count
+            self._put(parameter, part, "", parameter, cut, every)
+        self.states = {}
         if late is not None:
             raise ValueError(f"{self.name} has made a state '{late}' that it never made before: "
                              "what it belongs to is unknown")  # fmt: skip
@@ -228,16 +237,22 @@ class _Exchange:
         for key, value in state.items():
             rule = self.rules[parameter].get(key, UNKNOWN)
             if _follows(rule, value):
-                state[key] = saved[key] if key in saved else _filled(value, rule, part, whole)
-                part.put_(state[key], value, rule.axes)
-            elif rule.axes is None and not self.final and not is_single(value):
+                state[key] = saved.pop(key) if key in saved else _filled(value, rule, part, whole)
+                self._put(parameter, part, (number, key), state[key], value, rule.axes)
+            elif rule.axes is None and self.owned is None and not is_single(value):
                 late = key
         return late
 
     def _take(self, parameter: nn.Parameter, part: Part, name: Any, value: Tensor, axes: tuple) -> Tensor:
+        own = None if self.owned is None else self.owned.get((parameter, name))
+        if own is not None and own.holds(value, part):
+            return own.take()
         if value.shape != torch.Size(part.whole(axes)):
             raise ValueError(f"{self.name} holds a state of shape {tuple(value.shape)} for a "
                              f"weight of shape {tuple(parameter.shape)}: make it anew")  # fmt: skip
+        if self.owned is not None and name != "grad":
+            return own_of(self.owned, parameter, name, value, part, axes).take()
+        value = value.detach()
         if value.ndim < parameter.ndim or None in axes:
             return part.take(value, axes)
         size = torch.Size(part.shape).numel()
@@ -245,6 +260,12 @@ class _Exchange:
         if memory is None or memory.numel() < size or (memory.dtype, memory.device) != (value.dtype, value.device):
             memory = self.memory[parameter, name] = value.new_empty(size)
         return part.take(value, axes, memory)
+
+    def _put(self, parameter: nn.Parameter, part: Part, name: Any, whole: Tensor, value: Tensor, axes: tuple) -> None:
+        if self.owned is None:
+            part.put_(whole.data, value, axes)
+        else:
+            own_of(self.owned, parameter, name, whole, part, axes).put(value)
 
 
 def _follows(rule: Rule, value: Any) -> bool:
@@ -263,30 +284,4 @@ def _filled(value: Tensor, rule: Rule, part: Part, whole: Tensor) -> Tensor:
 
 def _alike(last: Part | None, part: Part | None) -> bool:
     """True unless the last step is known to have left other entries."""
-    return last is None or last is part or (part is not None and torch.equal(last.numbers, part.numbers))
-
-
-def _hooked(optimizer: Any) -> list[Any]:
-    return [owner for owner in nested(optimizer) if getattr(type(owner).step, "hooked", False)]
-
-
-def _hooks(optimizer: Any, name: str) -> list[tuple[Any, Callable]]:
-    """The hooks of steps with their owners, in the order in which torch calls them."""
-    common = _EVERYWHERE[name].values()
-    own = [(owner, getattr(owner, name).values()) for owner in _hooked(optimizer)]
-    chains = [(o, (*common, *hooks) if name == PRE_HOOKS else (*hooks, *common)) for o, hooks in own]
-    return [(owner, hook) for owner, hooks in chains for hook in hooks]
-
-
-@contextmanager
-def _without_hooks(optimizer: Any) -> Iterator[None]:
-    """Takes the hooks of steps off, as they must not see parts of parameters."""
-    tables = [getattr(owner, name) for owner in _hooked(optimizer) for name in (PRE_HOOKS, POST_HOOKS)]
-    saved = [(table, dict(table)) for table in [*_EVERYWHERE.values(), *tables]]
-    for table, _ in saved:
-        table.clear()
-    try:
-        yield
-    finally:
-        for table, entries in saved:
-            table.update(entries)
+    return last is None or last is part or (part is not None and alike(last, part))
