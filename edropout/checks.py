@@ -34,7 +34,8 @@ def check_network(model: nn.Module) -> None:
         raise ValueError("an AveragedModel is not trained: search the network itself, and average it after each step")
     if any(parameter.is_meta for parameter in model.parameters()):
         raise ValueError("the network is on the meta device, without weights: load them before the search")
-    if isinstance(model, SmallerNetwork) and any(cut.padding is not None for cut in model.plan.cuts.values()):
+    cuts = model.plan.cuts.values() if isinstance(model, SmallerNetwork) else ()
+    if any(cut.padding is not None and cut.columns is not None and cut.columns.ndim > 1 for cut in cuts):
         raise ValueError("this pruned network has a convolution with groups of uneven size, filled up with zeros, "
                          "which cannot be searched again: search the network that it was pruned from")  # fmt: skip
     if any(isinstance(parameter, UninitializedParameter) for parameter in model.parameters()):

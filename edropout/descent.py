@@ -105,25 +105,36 @@ def descend(state: Tensor, order: Iterable[int], moves: Moves, budget: Budget, s
         ValueError: The moves do not suffice.
     """
     dropped_at, taken = _taken(state, order, moves)
-    low, high = 0, len(taken)
-    if budget.used(state & (dropped_at >= high)) > share:
+    low, high, units = 0, len(taken), moves.units
+
+    def before(number: int) -> Tensor:
+        """What is left before a move; of layers that keep a multiple, those go and stay that the order says."""
+        left = state & (dropped_at >= number)
+        return left if units.multiple_of == 1 else units.repair_(left, dropped_at.where(state, -1))
+
+    if budget.used(before(high)) > share:
         raise ValueError(f"the descent cannot reach a share of {share:.4f}: what is left cannot be dropped, as the "
                          "last unit of each layer and layers that are not trained")  # fmt: skip
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if budget.used(state & (dropped_at >= middle)) <= share else (middle + 1, high)
-    found = state & (dropped_at >= low)
+        low, high = (low, middle) if budget.used(before(middle)) <= share else (middle + 1, high)
+    found = before(low)
     full: set[tuple[int, ...]] = set()  # layers of which no unit fits any more
-    for units, layers in reversed(taken[:low]):
+    for members, layers in reversed(taken[:low]) if units.multiple_of == 1 else ():
         if layers not in full:
-            more = found | any_of(units, len(state))
+            more = found | any_of(members, len(state))
             found, fits = (more, True) if budget.used(more) <= share else (found, False)
             full |= set() if fits else {layers}
     return alive(found, budget, moves)
 
 
 def alive(state: Tensor, budget: Budget, moves: Moves) -> Tensor:
-    """A state without the units whose channel is gone or that nothing reads: the smaller network is the same."""
+    """A state without the units whose channel is gone or that nothing reads: the smaller network is the same.
+
+    Layers that keep a multiple keep it.
+    """
+    if moves.units.multiple_of > 1:
+        return state
     there = budget.engine.plan(state).kept
     units = moves.units
     return state & units.join({layer: mask for layer, mask in there.items() if layer in units.sizes})

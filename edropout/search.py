@@ -257,21 +257,24 @@ class EDropout(States):
             distributed.average_gradients(self.model.parameters())
         self._averaged = True
 
-    def prune(self, batches: Iterable[Tensor] | None = None) -> SmallerNetwork:
+    def prune(self, batches: Iterable[Tensor] | None = None, *, multiple_of: int = 1) -> SmallerNetwork:
         """The physically smaller network of the best state, with weights of its own.
 
         Args:
             batches: Inputs, or (inputs, ...) as a DataLoader gives them, on which its batch-norm statistics are
                 measured anew; None to keep the running ones.
+            multiple_of: Fill widths up to multiples of it with units that are zero; see `edropout.prune`.
 
         Raises:
             ValueError: No batch has been seen yet, so shapes are unknown.
         """
         engine, kept = self._seen_engine(), self.units.kept(self.best_state.cpu())
+        check_counts(multiple_of=(multiple_of, 1))
         if isinstance(self.model, SmallerNetwork):
-            smaller = prune(self.model, kept, engine.example)
+            smaller = prune(self.model, kept, engine.example, multiple_of=multiple_of)
         else:
-            smaller = cut_out(engine.structure, engine.modules, self.model, kept, engine.example)
+            wide = {"multiple_of": multiple_of}
+            smaller = cut_out(engine.structure, engine.modules, self.model, kept, engine.example, **wide)
         if batches is not None:
             recalibrate_(smaller, batches)
         return smaller
@@ -287,8 +290,11 @@ class EDropout(States):
         Raises:
             ValueError: No batch has been seen yet, or the states do not fit.
         """
-        engine = self._seen_engine()
-        left = parts(engine.modules, engine.structure.plan(self.units.kept(self.best_state.cpu())))
+        engine, multiple_of = self._seen_engine(), smaller.plan.multiple_of
+        if isinstance(self.model, SmallerNetwork) and multiple_of > 1:
+            raise ValueError("the states do not fit: a pruned network was pruned again and its widths filled up")
+        kept = self.units.kept(self.best_state.cpu())
+        left = parts(engine.modules, engine.structure.plan(kept, multiple_of=multiple_of))
         twins = dict(smaller.named_parameters(remove_duplicate=False))
         named = self.model.named_parameters(remove_duplicate=False)
         pairs = {parameter: twins[name] for name, parameter in named if name in twins}

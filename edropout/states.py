@@ -177,7 +177,7 @@ class States:
         candidates = evolution.cross(population, mutants, self.crossover_rate, self.generator)
         if self.target is not None:
             candidates = hold(candidates, count, self.scores, self.target, self.generator)
-        self.units.repair_(candidates)
+        self.units.repair_(candidates, None if self.target is None else self.scores)
         anew = self.steps == 0 or (self.reevaluate_every > 0 and self.steps % self.reevaluate_every == 0)
         anew = anew or stage != self._stage
         size, first = len(population), self.steps * self.candidates_per_step
@@ -215,14 +215,14 @@ class States:
             return stage, self._count, population
         count = int(self._exactly(target.share(stage), self.best_state, target).sum())
         held = hold(population, count, self.scores, target, self.generator)
-        return stage, count, self.units.repair_(held)
+        return stage, count, self.units.repair_(held, self.scores)
 
     def _exactly(self, share: float, state: Tensor, target: Target) -> Tensor:
         """The state nearest to `state` whose network has `share` of the parameters."""
         quiet, engine = replace(target, noise=0.0), self._seen_engine()
 
         def of(count: int) -> Tensor:
-            return self.units.repair_(hold(state[None], count, self.scores, quiet, self.generator))[0]
+            return self.units.repair_(hold(state[None], count, self.scores, quiet, self.generator), self.scores)[0]
 
         used = self._descent(engine, target).budget.used
         return of(count_for_share(share, self.units.num_units, lambda count: used(of(count))))

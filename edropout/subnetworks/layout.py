@@ -27,7 +27,8 @@ class LayerCut:
     """What is left of one layer: row and column numbers of the original weight, None for all of them.
 
     `columns` of a grouped convolution is (groups, inputs per group), counted within the group. `padding` marks rows
-    that only fill a group up to the size of the largest one; they are zero and `select` leaves them out again.
+    that only fill a width up and are zero: a group to the size of the largest one, which `select` leaves out again, or
+    a layer to a multiple.
     `block` columns always stay together: those that one channel has after flattening.
     """
 
@@ -47,6 +48,7 @@ class Plan:
     wanted: dict[tuple[str, str], Layout] = field(default_factory=dict)  # (reader, read) -> layout it is read in
     cuts: dict[str, LayerCut] = field(default_factory=dict)  # layer name -> what is left of it
     kept: dict[str, Tensor] = field(default_factory=dict)  # layer name -> bool, after removal of what nothing reads
+    multiple_of: int = 1  # to which widths are filled up
     # (value, id of the layout it is read in) -> where its channels come from; filled while the plan is run
     positions: dict[tuple[str, int], Tensor | None] = field(default_factory=dict)
 
@@ -128,7 +130,14 @@ class Structure:
         """The axis on which step `reader` reads the channels of what step `name` makes."""
         return -1 if is_last(self.roles[reader]) or is_last(self.roles[name]) else 1
 
-    def plan(self, kept: Mapping[str, Tensor], *, dense: frozenset[str] = frozenset(), filled: bool = False) -> Plan:
+    def plan(
+        self,
+        kept: Mapping[str, Tensor],
+        *,
+        dense: frozenset[str] = frozenset(),
+        filled: bool = False,
+        multiple_of: int = 1,
+    ) -> Plan:
         """Works out what is left of the graph under `kept` (layer -> bool; layers that are missing keep all).
 
         Args:
@@ -136,15 +145,18 @@ class Structure:
             dense: Names of steps that keep all channels even where nothing reads them.
             filled: True for a plan to run by: sums may hold zeros for missing channels, where that is faster, and their
                 readers all columns. What is left of a layer is said by a plan that is not filled.
+            multiple_of: Fill the widths of layers and of sums with units that are zero, so that they are multiples of
+                it as far as there are units; `kept` of the plan counts those.
 
         Raises:
             ValueError: A layer is unknown, has another size, keeps no unit, or cannot be cut exactly.
         """
         self.check(kept)
         needs = self._needs(kept, dense)
-        plan, fillable = Plan(), self.fillable if filled else set()
+        plan, fillable = Plan(multiple_of=multiple_of), self.fillable if filled else set()
+        real = self.plan(kept, dense=dense) if multiple_of > 1 else plan
         for step in self.graph.steps:
-            _Cutter(self, plan, needs, kept, fillable).cut(step)
+            _Cutter(self, plan, needs, kept, fillable, real).cut(step)
         return plan
 
     def check(self, kept: Mapping[str, Tensor]) -> None:
@@ -209,9 +221,16 @@ class _Cutter:
     """Carries the layouts forward through one step after the other."""
 
     def __init__(
-        self, structure: Structure, plan: Plan, needs: Mapping, kept: Mapping[str, Tensor], fillable: set[str]
+        self,
+        structure: Structure,
+        plan: Plan,
+        needs: Mapping,
+        kept: Mapping[str, Tensor],
+        fillable: set[str],
+        real: Plan,
     ) -> None:
         self.structure, self.plan, self.needs, self.kept, self.fillable = structure, plan, needs, kept, fillable
+        self.multiple_of, self.real = plan.multiple_of, real
 
     def cut(self, step: Step) -> None:
         """Decides the layouts that `step` reads and makes, and what is left of its layer."""
@@ -222,7 +241,9 @@ class _Cutter:
         elif role == "linear":
             made = self._linear(step, layouts[0])
         elif role == "norm":
-            self.plan.cuts[step.target] = LayerCut(rows=layouts[0])
+            zeros = self._zeros(step.reads[0])
+            padding = None if zeros is None else zeros if layouts[0] is None else zeros[layouts[0]]
+            self.plan.cuts[step.target] = LayerCut(rows=layouts[0], padding=padding)
             made = layouts[0]
         elif role in ("pointwise", "size"):
             made = layouts[0]
@@ -245,17 +266,35 @@ class _Cutter:
         self.plan.kept[step.target] = live
         return live
 
+    def _zeros(self, name: str) -> Tensor | None:
+        """Channels of what a step makes that are there as zeros alone, to fill a width up; None for none."""
+        real, held = self.real.layouts[name], self.plan.layouts[name]
+        if self.real is self.plan or real is None:
+            return None
+        zeros = torch.ones(self.structure.channels(name), dtype=torch.bool)
+        if held is not None:
+            zeros = torch.zeros_like(zeros).index_fill_(0, held, True)
+        return zeros.index_fill_(0, real, False)
+
+    def _wide(self, layer: str, live: Tensor) -> Tensor:
+        """The units that are there: those that live, and as many zeros as fill the width up."""
+        self.plan.kept[layer] = widened(live, self.multiple_of)
+        return self.plan.kept[layer]
+
     def _convolution(self, step: Step, layout: Layout) -> Layout:
         live = self._live(step)
-        rows = _layout(live)
-        self.plan.cuts[step.target] = LayerCut(rows=rows, columns=layout)
+        wide = self._wide(step.target, live)
+        rows = _layout(wide)
+        self.plan.cuts[step.target] = LayerCut(rows=rows, columns=layout, padding=_padding(live, wide))
         return rows
 
     def _depthwise(self, step: Step, layout: Layout) -> Layout:
         live = self._live(step)
-        rows = _layout(live)
+        zeros = self._zeros(step.reads[0])
+        wide = self._wide(step.target, live if zeros is None else live | zeros)
+        rows = _layout(wide)
         self.plan.wanted[step.name, step.reads[0]] = rows
-        self.plan.cuts[step.target] = LayerCut(rows=rows, groups=int(live.sum()))
+        self.plan.cuts[step.target] = LayerCut(rows=rows, groups=int(wide.sum()), padding=_padding(live, wide))
         return rows
 
     def _grouped(self, step: Step, layout: Layout) -> Layout:
@@ -284,12 +323,16 @@ class _Cutter:
         if layout is not None:
             there = torch.zeros(size, dtype=torch.bool).index_fill_(0, layout, True)
             columns = columns & there if (columns & there).any() else columns
+        zeros = self._zeros(step.reads[0])
+        columns = columns if zeros is None else columns | zeros  # reading them costs less than leaving them out
         self.plan.kept[step.target] = columns
         self.plan.wanted[step.name, step.reads[0]] = _layout(columns)
-        need = self.needs[step.name]
-        rows = None if need is None or not need.any() else _layout(need)
+        need, rows, padding = self.needs[step.name], None, None
+        if need is not None and need.any():
+            wide = widened(need, self.multiple_of)
+            rows, padding = _layout(wide), _padding(need, wide)
         block = self._block(step, _layout(columns))
-        self.plan.cuts[step.target] = LayerCut(rows=rows, columns=_layout(columns), block=block)
+        self.plan.cuts[step.target] = LayerCut(rows, _layout(columns), padding=padding, block=block)
         return rows
 
     def _block(self, step: Step, columns: Layout) -> int:
@@ -317,6 +360,9 @@ class _Cutter:
             made = None
         else:
             made = torch.cat(layouts).unique()
+            if self.multiple_of > 1:
+                union = torch.zeros(self.structure.channels(step.name), dtype=torch.bool).index_fill_(0, made, True)
+                made = widened(union, self.multiple_of).nonzero().squeeze(1)
             least = WORTH_FILLING if step.name in self.fillable else 1.0
             made = None if len(made) >= least * self.structure.channels(step.name) else made
         for name in step.reads:
@@ -347,6 +393,18 @@ class _Cutter:
 
 def _layout(mask: Tensor) -> Layout:
     return None if bool(mask.all()) else mask.nonzero().squeeze(1)
+
+
+def widened(mask: Tensor, multiple_of: int) -> Tensor:
+    """True for as many more units, the first that are missing, as make their number a multiple or all of them."""
+    missing = (~mask).nonzero().squeeze(1)
+    return mask.index_fill(0, missing[: -int(mask.sum()) % multiple_of], True)
+
+
+def _padding(live: Tensor, wide: Tensor) -> Tensor | None:
+    """Which rows of those that are there are zero; None for none."""
+    padding = ~live[wide]
+    return padding if bool(padding.any()) else None
 
 
 def _fill(mask: Tensor) -> Tensor:

@@ -117,7 +117,7 @@ def kept_units(model: nn.Module, example: Tensor | None = None) -> dict[str, Ten
     return kept
 
 
-def prune(model: nn.Module, kept: Mapping[str, Tensor], example: Tensor) -> SmallerNetwork:
+def prune(model: nn.Module, kept: Mapping[str, Tensor], example: Tensor, *, multiple_of: int = 1) -> SmallerNetwork:
     """Builds the physically smaller network that computes what the masked one computes, in train and in eval mode.
 
     Residual sums keep the union of the channels of their branches; where a layer cannot be cut exactly (group norm,
@@ -128,18 +128,23 @@ def prune(model: nn.Module, kept: Mapping[str, Tensor], example: Tensor) -> Smal
         kept: layer -> bool over the units of the original architecture, or of what an earlier `prune` has left of it,
             True = kept; missing layers keep all.
         example: (batch, ...) one input, on the device of the model; only its first sample is run.
+        multiple_of: Fill widths up to multiples of it with units that are zero, which hardware with matrix units may
+            run faster than the odd widths (16 in float32 on AVX-512, 32 in bfloat16 on AMX); groups stay as they are.
 
     Returns:
-        A trainable module with its own copies of the weights. `.kept` holds what is left of each layer;
-        `prune(build(), smaller.kept, example).load_state_dict(smaller.state_dict())` rebuilds it.
+        A trainable module with its own copies of the weights. `.kept` holds what is left of each layer, with what fills
+        it up; `prune(build(), smaller.kept, example, multiple_of=...).load_state_dict(smaller.state_dict())`, with the
+        same multiple, rebuilds it.
 
     Raises:
         ValueError: A layer is unknown, has another size, keeps no unit or cannot be cut exactly.
     """
+    if multiple_of < 1:
+        raise ValueError(f"multiple_of must be a whole number from 1 on, not {multiple_of}")
     if isinstance(model, SmallerNetwork):
-        return _prune_again(model, kept)
+        return _prune_again(model, kept, multiple_of)
     graph, modules = follow(model, example)
-    return cut_out(Structure(graph, modules), modules, model, kept, example)
+    return cut_out(Structure(graph, modules), modules, model, kept, example, multiple_of=multiple_of)
 
 
 def cut_out(
@@ -148,19 +153,21 @@ def cut_out(
     model: nn.Module,
     kept: Mapping[str, Tensor],
     example: Tensor,
+    *,
+    multiple_of: int = 1,
 ) -> SmallerNetwork:
     """What `prune` returns, of a network that was analysed before.
 
     Raises:
         ValueError: As `prune`, or the smaller network does not compute what the masked one does.
     """
-    smaller = _build(structure, structure.plan(kept), modules, model)
+    smaller = _build(structure, structure.plan(kept, multiple_of=multiple_of), modules, model)
     with mode(smaller, training=False):
         check_exact(model, modules, kept, example, structure.partners, smaller)
     return smaller
 
 
-def _prune_again(smaller: SmallerNetwork, kept: Mapping[str, Tensor]) -> SmallerNetwork:
+def _prune_again(smaller: SmallerNetwork, kept: Mapping[str, Tensor], multiple_of: int) -> SmallerNetwork:
     structure = smaller.structure
     kept = {layer: _of_original(mask, smaller.kept.get(layer)) for layer, mask in kept.items()}
     structure.check(kept)
@@ -177,7 +184,7 @@ def _prune_again(smaller: SmallerNetwork, kept: Mapping[str, Tensor]) -> Smaller
                 modules[step.target] = inflate_module(
                     modules[step.target], cut, structure.channels(step.name), columns, groups
                 )
-    return _build(structure, structure.plan(both), modules, smaller)
+    return _build(structure, structure.plan(both, multiple_of=multiple_of), modules, smaller)
 
 
 def _of_original(mask: Tensor, left: Tensor | None) -> Tensor:

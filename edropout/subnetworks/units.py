@@ -32,6 +32,9 @@ class Units:
         final_linear: Count the inputs of the last linear layer.
         shortcut_norms: Count the batch norm of a 1x1 shortcut convolution as units of their own; such a filter is
             computed only if both of its units are kept.
+        multiple_of: Keep a multiple of so many units of each layer, or all (`repair_`): widths that a processor likes.
+            The inputs of the last linear layer are no units then; they follow the filters that write them. Layers that
+            share channels, as a depthwise convolution with the one before, keep what all of them keep.
         example: (batch, ...) one input, on the model's device, for a network that asks for sizes.
 
     Attributes:
@@ -50,8 +53,12 @@ class Units:
         hidden_linear: bool = False,
         final_linear: bool = True,
         shortcut_norms: bool = False,
+        multiple_of: int = 1,
         example: Tensor | None = None,
     ) -> None:
+        if multiple_of < 1 or (multiple_of > 1 and shortcut_norms):
+            raise ValueError(f"multiple_of must be at least 1, and 1 with shortcut_norms, not {multiple_of}")
+        final_linear = final_linear and multiple_of == 1
         graph, modules = trace(model, example)
         partners = norm_partners(graph, modules)
         counts = call_counts(graph)
@@ -65,6 +72,7 @@ class Units:
         self.sizes: dict[str, int] = {}
         self.shortcut_norms: dict[str, str] = {}
         self.whole: frozenset[str] = frozenset()
+        self.multiple_of = multiple_of
         for step in layers:
             module = modules[step.target]
             if is_linear(module):
@@ -138,16 +146,23 @@ class Units:
             kept[convolution] = kept[convolution] & kept.pop(norm)
         return kept
 
-    def repair_(self, states: Tensor) -> Tensor:
+    def repair_(self, states: Tensor, worth: Tensor | None = None) -> Tensor:
         """Switches on what must stay, in place: the first unit of every layer that keeps none, all those of `whole`.
+
+        With `multiple_of` each layer goes to the nearest multiple.
 
         Args:
             states: (..., num_units) bool; a layer without units would cut the network in two, which no physically
                 smaller layer can express.
+            worth: (num_units,) of the units; the best that are dropped come back, the worst that are kept go. None to
+                go round the layer from a place that the state says.
         """
         views = self.split(states)
+        worths = {} if worth is None else self.split(worth)
         for layer, view in views.items():
             view[..., 0] |= ~view.any(-1)
+            if self.multiple_of > 1:
+                view[...] = _nearest(view, self.multiple_of, worths.get(layer))
             if layer in self.whole:
                 view[...] = True
         for norm, convolution in self.shortcut_norms.items():
@@ -155,6 +170,19 @@ class Units:
             views[norm][..., 0] |= empty
             views[convolution][..., 0] |= empty
         return states
+
+
+def _nearest(view: Tensor, multiple_of: int, worth: Tensor | None) -> Tensor:
+    """States of one layer, (..., units) bool, brought to the nearest multiple of kept units, at least one, or all."""
+    size, count = view.shape[-1], view.sum(-1, keepdim=True)
+    wanted = ((count + multiple_of // 2) // multiple_of * multiple_of).clamp(multiple_of, max(multiple_of, size))
+    numbers = torch.arange(size, device=view.device)
+    if worth is None:
+        order = (numbers + (view * numbers).sum(-1, keepdim=True)) % size
+    else:
+        order = worth.argsort(stable=True).argsort()
+    place = (view * size + order).argsort(-1, descending=True).argsort(-1)
+    return place < wanted
 
 
 def _named(layers: Collection[str]) -> str:

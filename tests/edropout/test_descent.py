@@ -61,6 +61,26 @@ def test_no_unit_of_the_last_stage_fits_any_more() -> None:
         assert budget.used(more) > 0.3 or freed == 0
 
 
+@pytest.mark.parametrize("by", ["curvature", "lot", "population"])
+def test_layers_keep_multiples_at_every_stage(by: str) -> None:
+    torch.manual_seed(0)
+    model = residual(16, 3)
+    units = Units(model, multiple_of=4)
+    target = Target(0.4, warm_up=2, steps=8, stages=4, by=by)
+    search = EDropout(model, units=units, target=target, population_size=4, freeze_epoch=1)
+    optimizer, sizes = torch.optim.SGD(model.parameters(), lr=0.05), set()
+    for step in range(12):
+        train(search, optimizer, range(step, step + 1))
+        for state in search.population:
+            counts = [int(kept.sum()) for kept in units.split(state).values()]
+            assert all(count and count % 4 == 0 for count in counts)
+            sizes.add(tuple(counts))
+    if by == "population":
+        search.end_epoch()
+    assert search.frozen and len(sizes) > 1 and torch.equal(units.repair_(search.best_state.clone()), search.best_state)
+    assert 0.1 < search.kept_ratio().physical <= (0.4 if by != "population" else 0.5)
+
+
 def test_the_share_falls_stage_by_stage_and_every_layer_keeps_a_unit() -> None:
     torch.manual_seed(0)
     model = residual(5, 3)

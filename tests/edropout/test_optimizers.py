@@ -246,6 +246,29 @@ def test_states_of_any_shape_are_kept_while_the_state_of_the_search_is_final_and
     assert fingerprint(model) == before
 
 
+def test_a_network_whose_widths_are_filled_up_takes_the_states_over_and_goes_on_alike() -> None:
+    """Filters that are zero start without momentum, so the first step is that of the network without them."""
+    found = []
+    for multiple_of in (1, 4):
+        model = small()
+        search, optimizer = EDropout(model), torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        x, y = batch(dtype=torch.float64)
+        for step in range(3):
+            optimizer.zero_grad()
+            scatter(search, step)
+            search.loss(x, y, evolve=False).backward()
+            search.step(optimizer)
+        smaller = search.prune(multiple_of=multiple_of).train()
+        other = torch.optim.SGD(smaller.parameters(), lr=0.1, momentum=0.9)
+        search.carry_(optimizer, smaller, other)
+        nn.functional.cross_entropy(smaller(x), y).backward()
+        other.step()
+        real = search.units.kept(search.best_state)["2"][smaller.kept["2"]]
+        assert real.all() == (multiple_of == 1) and len(real) % multiple_of == 0
+        found.append(smaller.get_submodule("2").weight[real])
+    assert difference(*found) < 1e-12
+
+
 def test_rows_that_only_fill_a_group_up_are_not_written() -> None:
     model = small()
     search, optimizer = EDropout(model), torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)

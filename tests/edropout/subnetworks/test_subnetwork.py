@@ -31,14 +31,16 @@ def outputs_and_gradients(model: nn.Module, x: torch.Tensor) -> tuple[torch.Tens
     return logits.detach(), x.grad
 
 
+@pytest.mark.parametrize("multiple_of", [1, 8])
 @pytest.mark.parametrize("name", ["small", *ARCHITECTURES])
-def test_pruned_network_equals_the_masked_one(name: str) -> None:
+def test_pruned_network_equals_the_masked_one(name: str, multiple_of: int) -> None:
     torch.manual_seed(0)
     model = (disturb(small_network()) if name == "small" else build(name)).double()
     size = ARCHITECTURES.get(name, 8)
     x = torch.randn(4, 3, size, size, dtype=torch.float64)
     kept = random_kept(model, prune_stem=True, hidden_linear=True)
-    smaller, masked = prune(model, kept, x), copy.deepcopy(model)
+    multiple_of = min(multiple_of, 2) if name == "small" else multiple_of  # of six filters
+    smaller, masked = prune(model, kept, x, multiple_of=multiple_of), copy.deepcopy(model)
     mask_(masked, kept)
     assert sum(p.numel() for p in smaller.parameters()) < 0.5 * sum(p.numel() for p in model.parameters())
     for training in (False, True):
@@ -61,13 +63,31 @@ def test_pruning_twice_equals_pruning_once_with_both(name: str) -> None:
     assert torch.allclose(twice.eval()(x), once.eval()(x), atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "densenet121"])
+def test_filled_widths_are_multiples_or_whole_and_can_be_pruned_again(name: str) -> None:
+    model, x = build(name), torch.randn(2, 3, 64, 64)
+    kept = random_kept(model, prune_stem=True, hidden_linear=True)
+    smaller, odd = prune(model, kept, x, multiple_of=8), prune(model, kept, x)
+    full = dict(model.named_modules())
+    widths = {layer: module.out_channels for layer, module in smaller.named_modules() if isinstance(module, nn.Conv2d)}
+    assert all(width % 8 == 0 or width == full[layer].out_channels for layer, width in widths.items())
+    assert any(module.out_channels != widths[layer] for layer, module in odd.named_modules() if layer in widths)
+    inputs = {layer: smaller.get_submodule(layer).in_channels for layer in widths}
+    assert all(width % 8 == 0 or width in (3, full[layer].in_channels) for layer, width in inputs.items())
+    back = prune(smaller, kept, x)
+    assert torch.equal(back.eval()(x), odd.eval()(x))
+    assert {n: v.shape for n, v in back.state_dict().items()} == {n: v.shape for n, v in odd.state_dict().items()}
+
+
+@pytest.mark.parametrize("multiple_of", [1, 4])
 @pytest.mark.parametrize("name", ["resnet18", "regnet_y_400mf", "small"])
-def test_kept_and_state_dict_rebuild_the_pruned_network(name: str) -> None:
+def test_kept_and_state_dict_rebuild_the_pruned_network(name: str, multiple_of: int) -> None:
     size = 8 if name == "small" else 32
     make = small_network if name == "small" else lambda: build(name)
     x = torch.randn(2, 3, size, size)
-    smaller = prune(make(), random_kept(make(), hidden_linear=True), x).eval()
-    rebuilt = prune(make(), {layer: torch.tensor(mask.tolist()) for layer, mask in smaller.kept.items()}, x).eval()
+    smaller = prune(make(), random_kept(make(), hidden_linear=True), x, multiple_of=multiple_of).eval()
+    kept = {layer: torch.tensor(mask.tolist()) for layer, mask in smaller.kept.items()}
+    rebuilt = prune(make(), kept, x, multiple_of=multiple_of).eval()
     rebuilt.load_state_dict(smaller.state_dict())
     assert torch.equal(rebuilt(x), smaller(x))
     assert torch.equal(copy.deepcopy(smaller)(x), smaller(x))
@@ -137,6 +157,8 @@ def test_bad_requests_are_refused_with_the_layer_named() -> None:
         prune(model, {"2": torch.ones(5, dtype=torch.bool)}, x)
     with pytest.raises(ValueError, match="'2' keeps no unit"):
         prune(model, {"2": torch.zeros(6, dtype=torch.bool)}, x)
+    with pytest.raises(ValueError, match="multiple_of must be"):
+        prune(model, {}, x, multiple_of=0)
     with pytest.raises(ValueError, match="cannot be cut"):
         mask_(model, {"nothing": torch.ones(6, dtype=torch.bool)})
 

@@ -58,6 +58,28 @@ def test_repair_leaves_no_layer_empty_and_the_rest_alone() -> None:
     assert states[1].nonzero().squeeze(1).tolist() == [2, 6, 12]
 
 
+@pytest.mark.parametrize(("count", "left"), [(1, 4), (3, 4), (5, 4), (6, 8), (9, 8), (10, 11), (11, 11)])
+def test_repair_goes_to_the_nearest_multiple_or_to_all(count: int, left: int) -> None:
+    units = Units(small_network(11), multiple_of=4)
+    assert units.sizes == {"2": 11, "6": 11}  # the inputs of the last layer follow
+    states = torch.zeros(40, 22, dtype=torch.bool)
+    for state in states:
+        state[:11][torch.randperm(11)[:count]] = True
+        state[11:] = state[:11]
+    before, worth = states.clone(), torch.arange(22) % 11
+    for repaired in (units.repair_(states.clone()), units.repair_(states.clone(), worth)):
+        assert (repaired[:, :11].sum(1) == left).all() and (repaired[:, 11:].sum(1) == left).all()
+        same = repaired & before if left < count else repaired | before
+        assert torch.equal(same, repaired)  # units go or come back, not both
+    changed = repaired ^ before
+    if left < count:  # the worst of those that are kept
+        assert all(numbers[change].max() < numbers[stays].min() for numbers, change, stays in zip(
+            worth.expand(40, 22), changed, repaired, strict=True))  # fmt: skip
+    elif left > count and left < 11:
+        assert all(numbers[change].min() > numbers[~stays].max() for numbers, change, stays in zip(
+            worth.expand(40, 22), changed, repaired, strict=True))  # fmt: skip
+
+
 def test_a_network_without_units_is_refused() -> None:
     with pytest.raises(ValueError, match="no unit that can be pruned"):
         Units(nn.Sequential(nn.Flatten(), nn.ReLU()))
