@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edropout.subnetworks.channels import take_channels
 from edropout.subnetworks.graph import Graph, Ref, Step, caller, execute, expect, substitute
 from edropout.subnetworks.layout import LayerCut, Plan, Structure, source_positions
 
@@ -30,6 +31,9 @@ class Reindex(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (batch, held, ...) to (batch, wanted, ...), or (batch, ..., held) to (batch, ..., wanted)."""
+        last = x.device.type == "cpu" and x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+        if last and self.axis == 1 and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+            return take_channels(x, self.positions)  # which is faster there, and stays channels-last
         if self.pads:
             if torch.onnx.is_in_onnx_export():  # behind a pad, the exporter loses sight of sizes
                 x = torch.cat([x, torch.zeros_like(x.narrow(self.axis, 0, 1))], self.axis)

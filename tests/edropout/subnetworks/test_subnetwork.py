@@ -93,6 +93,30 @@ def test_kept_and_state_dict_rebuild_the_pruned_network(name: str, multiple_of: 
     assert torch.equal(copy.deepcopy(smaller)(x), smaller(x))
 
 
+@pytest.mark.parametrize("name", ["resnet18", "regnet_y_400mf", "shufflenet_v2_x0_5"])
+def test_channels_move_alike_in_both_memory_formats_and_stay_last(name: str) -> None:
+    torch.manual_seed(0)
+    model = build(name).double()
+    x = torch.randn(4, 3, 64, 64, dtype=torch.float64)
+    smaller = prune(model, random_kept(model), x).train()
+    last = copy.deepcopy(smaller).to(memory_format=torch.channels_last)
+    formats = []
+
+    def look(module: nn.Module, args: tuple, y: torch.Tensor) -> None:
+        last = [value.ndim == 4 and value.is_contiguous(memory_format=torch.channels_last) for value in (args[0], y)]
+        formats.extend(last[1:] if last[0] else ())
+
+    for module_name, module in last.named_modules():
+        if module_name.startswith("reindex"):
+            module.register_forward_hook(look)
+    expected = outputs_and_gradients(smaller, x)
+    found = outputs_and_gradients(last, x.contiguous(memory_format=torch.channels_last))
+    assert all(relative_difference(one, other) < 1e-10 for one, other in zip(found, expected, strict=True))
+    gradients = {n: p.grad for n, p in smaller.named_parameters()}
+    assert all(torch.allclose(p.grad, gradients[n], atol=1e-10) for n, p in last.named_parameters())
+    assert formats and all(formats)
+
+
 def test_pruned_network_holds_copies_and_can_be_trained() -> None:
     model = small_network()
     before = copy.deepcopy(model.state_dict())
