@@ -65,6 +65,7 @@ class Candidates:
         kept = [self.units.kept(state) for state in states.cpu()]
         with mode(self.model, training=False):
             set_switches(self.modules, self.model)
+            runner.cast = self._cast()
             with torch.no_grad(), torch.autocast(**self._autocast()):
                 values, steps = self._begin(runner, x), self.own
                 if len(states) >= WORTH_SHARING:
@@ -109,6 +110,15 @@ class Candidates:
         if self.pool is None:
             self.pool = _one_threaded_pool(self.workers or torch.get_num_threads())
         return list(self.pool.map(quietly, items))
+
+    @torch.no_grad()
+    def _cast(self) -> dict[nn.Parameter, Tensor]:
+        """The weights of the switched layers in the precision that autocast would bring each candidate's cut to."""
+        how, layers = self._autocast(), {step.target for step in self.own if step.kind == "module"}
+        if not how["enabled"]:
+            return {}
+        found = [p for layer in layers & self.structure.sizes.keys() for p in self.modules[layer].parameters()]
+        return {p: p.detach().to(how["dtype"]) for p in found if p.dtype == torch.float32}
 
     def _autocast(self) -> dict[str, Any]:
         """Arguments of torch.autocast for any thread: those in force in this one, or those of `dtype`."""

@@ -50,6 +50,7 @@ class CompactRunner:
         self._statistics: dict[_BatchNorm, tuple[Tensor | None, Tensor, Tensor, int]] = {}
         self.ready: Mapping[str, Tensor] = {}  # step -> its value with all channels, computed for all candidates
         self.own: Mapping[nn.Parameter, Own] = {}  # of a final state
+        self.cast: Mapping[nn.Parameter, Tensor] = {}  # as the layers read them under autocast
         self.ordinary = caller(model, modules)
         self.steps = structure.graph.steps
         self.given = {step.name for step in self.steps if step.kind in ("input", "attribute")}
@@ -122,7 +123,8 @@ class CompactRunner:
         found = self.own[parameter].under(cut) if parameter in self.own else None
         if found is not None:
             return found
-        return cut_weight(parameter, cut) if parameter.ndim > 1 else cut_vector(parameter, cut)
+        value = self.cast.get(parameter, parameter)
+        return cut_weight(value, cut) if value.ndim > 1 else cut_vector(value, cut)
 
     def _read(self, step: Step, name: str, values: Mapping[str, Any], plan: Plan) -> Any:
         """The value of `name` in the layout in which `step` wants it."""

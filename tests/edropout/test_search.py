@@ -295,6 +295,24 @@ def test_energies_in_less_precision_are_near_and_training_keeps_its_own() -> Non
     assert 0 < difference.max() < 0.05 * exact.energies.abs().max()
 
 
+@pytest.mark.parametrize("name", ["resnet18", "regnet_y_400mf", "small"])
+def test_weights_that_are_cast_once_for_all_candidates_give_the_bits_of_each_candidates_cast(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, side = (network(), 8) if name == "small" else (build(name).train(), 32)
+    x, y = torch.randn(4, 3, side, side), torch.arange(4)
+    search = EDropout(model, example=x)
+    candidates = search._seen_engine().candidates
+    with torch.autocast("cpu", torch.bfloat16):
+        once = candidates.energies(search.population, x, y)
+        cast = candidates._cast()
+        monkeypatch.setattr(candidates, "_cast", dict)
+        assert torch.equal(candidates.energies(search.population, x, y), once)
+    assert {value.dtype for value in cast.values()} == {torch.bfloat16} and len(cast) > 2
+    monkeypatch.undo()
+    assert not candidates._cast()
+
+
 def test_a_network_that_changed_is_read_again() -> None:
     model, (x, y) = network(), batch()
     search = EDropout(model)
