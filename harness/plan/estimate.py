@@ -5,7 +5,8 @@ the recipe's batch or as much of it as fits, on a CPU with as many pixels as 8 i
 scaled to the batch, and datasets that differ in colours and classes alone share it. Where images stay JPEG files,
 reading one is timed too: on a GPU an epoch lasts as long as the slower of the two, on a CPU as long as both. What was
 timed is kept in results/calibration.json, by machine; delete that file to time anew. A method costs what its finished
-cells cost relative to dense ones; a method without any is counted like dense training, and marked.
+cells cost relative to dense ones in the recipe's precision; a method without any counts as in the other precision, or
+else like dense training, and is marked.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ def line(
     config: configuration.Config,
     table: str,
     current: Current,
-    costs: Mapping[str, float],
+    costs: Mapping[tuple[str, str], float],
     timed: dict[str, float],
     steps: int,
 ) -> str:
@@ -135,27 +136,33 @@ def line(
         if current.objection(cell) is None:
             done += 1
         else:
-            hours += seconds * costs.get(configuration.rule_of(cell["method"]), 1.0) / 3600
-    unmeasured = sorted({configuration.rule_of(cell["method"]) for cell in cells} - set(costs))
+            rule, precision = _rule_and_precision(cell)
+            other = next((costs[rule, p] for p in ("float32", "bfloat16") if (rule, p) in costs), 1.0)
+            hours += seconds * costs.get((rule, precision), other) / 3600
+    unmeasured = sorted({rule for rule, _ in set(map(_rule_and_precision, cells)) - set(costs)})
     return f"{table:20} {len(cells):6} {done:6} {hours:11.2f} {disk / 1e9:6.2f} GB  {', '.join(unmeasured) or '-'}"
 
 
-def relative_costs(config: configuration.Config, current: Current) -> dict[str, float]:
-    """Training time of each method's finished cells over that of the dense cell beside them: medians."""
+def _rule_and_precision(cell: grid.Cell) -> tuple[str, str]:
+    return configuration.rule_of(cell["method"]), cell["config"]["recipe"].get("precision", "float32")
+
+
+def relative_costs(config: configuration.Config, current: Current) -> dict[tuple[str, str], float]:
+    """Training time of finished cells over that of the dense cell beside them: medians by rule and precision."""
     seconds: dict[tuple[Any, ...], dict[str, float]] = defaultdict(dict)
     for table in config["tables"]:
         for cell in grid.cells(config, table):
             measured = None if current.objection(cell) else current.result(cell).get("time")
             taken = measured.get("train_seconds") if isinstance(measured, dict) else None
             if isinstance(taken, int | float) and taken > 0:
-                place = (cell["dataset"], cell["model"], cell["seed"])
-                seconds[place][configuration.rule_of(cell["method"])] = taken
+                rule, precision = _rule_and_precision(cell)
+                seconds[cell["dataset"], cell["model"], cell["seed"], precision][rule] = taken
     ratios = defaultdict(list)
-    for beside in seconds.values():
-        for method, value in beside.items():
+    for (*_, precision), beside in seconds.items():
+        for rule, value in beside.items():
             if "dense" in beside:
-                ratios[method].append(value / beside["dense"])
-    return {method: statistics.median(values) for method, values in ratios.items()}
+                ratios[rule, precision].append(value / beside["dense"])
+    return {key: statistics.median(values) for key, values in ratios.items()}
 
 
 def cost_of_dense(cell: grid.Cell, timed: dict[str, float], steps: int) -> tuple[float, int]:

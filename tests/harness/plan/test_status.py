@@ -86,6 +86,37 @@ def test_a_result_without_its_numbers_is_done_and_tells_none(folder, monkeypatch
     assert estimate.relative_costs({"tables": ["quick"]}, current.Current(CONFIG)) == {}
 
 
+def test_a_method_costs_what_it_costs_in_the_precision_of_the_recipe(monkeypatch):
+    def cell(method, precision):
+        recipe = {} if precision == "float32" else {"precision": precision}
+        return {**CELL, "method": method, "config": {"recipe": recipe, "data": {}}}
+
+    of_float32 = {("dense", "float32"): 10, ("edropout", "float32"): 15, ("l1", "float32"): 20}
+    took = {**of_float32, ("dense", "bfloat16"): 4, ("edropout", "bfloat16"): 9}
+
+    class Finished:
+        def objection(self, cell):
+            return None if estimate._rule_and_precision(cell) in took else "not there"
+
+        def result(self, cell):
+            return {"time": {"train_seconds": took[estimate._rule_and_precision(cell)]}}
+
+    class Nothing:
+        def objection(self, cell):
+            return "not there"
+
+    cells = [cell(*key) for key in took]
+    monkeypatch.setattr(grid, "cells", lambda *_: cells)
+    costs = estimate.relative_costs({"tables": ["quick"]}, Finished())
+    assert costs == {("dense", "float32"): 1, ("dense", "bfloat16"): 1, ("edropout", "float32"): 1.5,
+                     ("edropout", "bfloat16"): 2.25, ("l1", "float32"): 2}  # fmt: skip
+    monkeypatch.setattr(estimate, "cost_of_dense", lambda *_: (3600.0, 0))
+    for asked, hours, marked in [("edropout", 2.25, "-"), ("l1", 2, "l1"), ("thinet", 1, "thinet")]:
+        cells[:] = [cell(asked, "bfloat16")]
+        fields = estimate.line({}, "quick", Nothing(), costs, {}, 1).split()
+        assert float(fields[3]) == hours and fields[-1] == marked
+
+
 @pytest.mark.parametrize(
     ("batch_size", "side", "fits", "timed"),
     [(256, 224, 8, [8]), (256, 224, 2, [8, 4, 2]), (3, 224, 8, [3]), (256, 32, 256, [256])],
