@@ -6,6 +6,7 @@ The memory allocator is set as in the suite's trainers (harness/run.py), for all
 python -m bench.edropout_step                        the four networks at the batch sizes of SETTINGS
 python -m bench.edropout_step --models resnet18 --batch 32 --population 4 --rounds 15
 python -m bench.edropout_step --models resnet18 --precision bfloat16     under autocast, the plain step too
+python -m bench.edropout_step --models resnet18 --multiple-of 8          states whose layers keep multiples
 python -m bench.edropout_step --models resnet18 --run 0.1     a whole run by energies with curvature, in plain runs
 """
 
@@ -27,7 +28,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from edropout import EDropout, Target
+from edropout import EDropout, Target, Units
 from edropout.method import uniform_macs
 from harness.runs.supervisor import KEEP_MEMORY
 
@@ -120,8 +121,9 @@ def measure(
     device: str,
     cpu_time: bool,
     precision: str,
+    multiple_of: int,
 ) -> None:
-    """Prints one line of ratios for one network."""
+    """Prints one line of ratios for one network, and the floor of both kinds of steps: their convolutions alone."""
     if cpu_time:
         torch.set_num_threads(1)
     clock = time.process_time if cpu_time else time.perf_counter
@@ -130,31 +132,38 @@ def measure(
     model = network(name).to(device)
     x, y = torch.randn(batch, 3, side, side, device=device), torch.randint(10, (batch,), device=device)
     last, rows = copy.deepcopy(model).to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
-    search = EDropout(copy.deepcopy(model), population_size=population)
-    frozen = EDropout(copy.deepcopy(model), population_size=population)
+    search, frozen = (
+        EDropout(own, population_size=population, units=Units(own, multiple_of=multiple_of))
+        for own in (copy.deepcopy(model), copy.deepcopy(model))
+    )
     frozen.freeze()
     frozen.loss(x[:2], y[:2])
     smaller = frozen.prune().train().to(memory_format=torch.channels_last)
-    found = medians(
-        {
-            "plain": plain_step(model, x, y, optimizer, precision),
-            "channels-last": plain_step(last, rows, y, optimizer, precision),
-            "edropout": edropout_step(search, x, y, optimizer, precision),
-            "frozen": edropout_step(frozen, x, y, optimizer, precision),
-            "pruned": plain_step(smaller, rows, y, optimizer, precision),
-        },
-        rounds,
-        clock,
-    )
+    steps = {
+        "plain": plain_step(model, x, y, optimizer, precision),
+        "channels-last": plain_step(last, rows, y, optimizer, precision),
+        "edropout": edropout_step(search, x, y, optimizer, precision),
+        "frozen": edropout_step(frozen, x, y, optimizer, precision),
+        "pruned": plain_step(smaller, rows, y, optimizer, precision),
+    }
+    found = medians(steps, rounds, clock)
     best = min(found["plain"], found["channels-last"])
-    ratios = [found[kind] / best for kind in ("edropout", "frozen", "pruned")]
+    ratios = {kind: found[kind] / best for kind in ("edropout", "frozen", "pruned")}
+    floors = [ratios[kind] * share_of_convolutions(steps[kind]) for kind in ("edropout", "frozen")]
     print(
-        f"{name:14} {batch:5} {population:3} {precision:8} "
-        + " ".join(f"{1e3 * seconds:8.0f}" for seconds in found.values())
-        + " ".join(f"{ratio:8.2f}" for ratio in ratios)
-        + f"{frozen.kept_ratio().physical:8.2f}",
+        f"{name:14} {batch:5} {population:3} {precision:9}"
+        + "".join(f"{1e3 * seconds:9.0f}" for seconds in found.values())
+        + "".join(f"{ratio:9.2f}" for ratio in (*ratios.values(), *floors, frozen.kept_ratio().physical)),
         flush=True,
     )
+
+
+def share_of_convolutions(step: Callable[[], None]) -> float:
+    """Share of a step's time that its convolutions take, in both directions, from a profile of one step."""
+    with torch.profiler.profile() as profile:
+        step()
+    seconds = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
+    return sum(taken for name, taken in seconds.items() if "convolution" in name) / sum(seconds.values())
 
 
 def measure_run(name: str, batch: int, kept: float, rounds: int, optimizer: str, cpu_time: bool) -> None:
@@ -244,6 +253,7 @@ def main() -> None:
     parser.add_argument("--optimizer", choices=["sgd", "adadelta"], default="sgd")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", nargs="+", choices=["float32", "bfloat16"], default=["float32"])
+    parser.add_argument("--multiple-of", type=int, default=1, help="units that states keep of a layer")
     parser.add_argument("--cpu-time", action="store_true", help="processor time on one thread, for a busy machine")
     parser.add_argument("--run", type=float, metavar="KEPT", help="cost of whole runs down to this share instead")
     parser.add_argument("--memory", action="store_true", help="measure peak memory instead of time")
@@ -255,7 +265,7 @@ def main() -> None:
     else:
         print(
             "network        batch   S precision plain/ms   c-l/ms edropout   frozen   pruned"
-            "   ratio   frozen   pruned (to the faster plain)    kept"
+            "    ratio   frozen   pruned    floor   frozen     kept   (ratios to the faster plain step)"
         )
     for name in options.models:
         for batch in options.batch or [SETTINGS.get(name, (32, 128))[1]]:
@@ -268,7 +278,7 @@ def main() -> None:
                 else:
                     how = options.rounds, options.optimizer, options.device, options.cpu_time
                     for precision in options.precision:
-                        alone(measure, name, batch, population, *how, precision)
+                        alone(measure, name, batch, population, *how, precision, options.multiple_of)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ def fit(
     candidates_per_step: Annotated[int, "[1, inf)"] | None = None,
     energy_examples: Annotated[int, "[2, inf)"] | None = None,
     energy_dtype: Literal["bfloat16", "float16", "float32"] | None = None,
+    multiple_of: Annotated[int, "[1, inf)"] = 1,
 ) -> nn.Module:
     """Evolve pruning states while `model` is trained from scratch (Salehinejad & Valaee, arXiv:2006.04270).
 
@@ -71,6 +72,7 @@ def fit(
         candidates_per_step: States that get a candidate on each batch, taking turns; all by default.
         energy_examples: Examples of each batch on which energies are measured; all by default.
         energy_dtype: "bfloat16" or "float16" to measure energies in less precision.
+        multiple_of: Keep multiples of so many filters of each layer; the last linear layer then follows its filters.
 
     Returns:
         The physically smaller network of the best state (the paper's P); the full one (F) is evaluated as well.
@@ -103,6 +105,7 @@ def fit(
         freeze_epoch=freeze_epoch,
         reevaluate_every=reevaluate_every,
         mutation=mutate_as_released if released_operator else mutate,
+        units=Units(model, multiple_of=multiple_of, example=example),
         target=target,
         candidates_per_step=candidates_per_step,
         energy_examples=energy_examples,
