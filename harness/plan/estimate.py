@@ -53,9 +53,10 @@ TRAINING_EXAMPLES = {
     "grammar": (33_855, (), 65),
     "diabetes": (310, (10,), 1),
     "uci": (7_373, (8,), 1),
+    "polarity": (7_464, (59,), 2),
 }
-"""Training examples after the validation split, shape of an image or a row, outputs; of a text its tokens and words.
-For `imagefolder` and `text` a guess; `uci` is kin8nm."""
+"""Training examples after the validation split, shape of an image, a row or a sentence, outputs; of a text its tokens
+and words. For `imagefolder` and `text` a guess; `uci` is kin8nm."""
 PHOTO = (500, 375)
 """Width and height of the JPEG file whose reading is timed, those of an average image of ImageNet."""
 PHOTOS = {"flowers": 8_189, "imagenet": 1_331_167, "imagefolder": 62_500}
@@ -243,11 +244,14 @@ def time_batch(model: nn.Module, recipe: Recipe, shape: tuple[int, ...], kind: K
 def time_step(model: nn.Module, recipe: Recipe, blank: torch.Tensor, steps: int) -> float:
     """Median seconds of a training step on a batch like `blank`; images and rows are random."""
     import torch
+    from torch import nn
 
     from harness.measure.metrics import laid_out
 
     device = next(model.parameters()).device
     optimizer = recipe.make_optimizer(model.parameters())
+    if any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module in model.modules()):
+        blank = blank.long()  # words, of a sentence that is classified
     x = laid_out(torch.randn_like(blank) if blank.is_floating_point() else blank)
     times = []
     for _ in range(steps + 1):

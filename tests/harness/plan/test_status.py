@@ -3,10 +3,12 @@
 import fcntl
 import json
 import sys
+import typing
 
 import pytest
 import torch
 
+from harness.config.dataset import Dataset
 from harness.data import prepared
 from harness.plan import current, estimate, grid, made_of
 from harness.plan.status import cell_state, render
@@ -218,3 +220,16 @@ def test_what_the_estimate_takes_for_granted_is_what_the_source_holds(tmp_path, 
         case "language":
             found = len(stored.tensors["train_tokens"]), (), len(stored.description.class_names)
     assert estimate.TRAINING_EXAMPLES[source] == found
+
+
+def test_a_plan_knows_how_large_each_source_is():
+    assert set(estimate.TRAINING_EXAMPLES) == set(typing.get_args(typing.get_type_hints(Dataset)["source"]))
+
+
+def test_sentences_are_timed_as_words():
+    data = {"source": "polarity", "vocabulary": 50}
+    recipe = {"epochs": 2, "prune_epoch": 1, "batch_size": 8}
+    recipe |= {"optimizer": {"name": "sgd", "lr": 0.1}, "schedule": {"name": "cosine"}}
+    cell = {"model": "bag_50_8_8", "config": {"data": data, "recipe": recipe}}
+    seconds, weight_bytes = estimate.cost_of_dense(cell, {}, steps=1)
+    assert seconds > 0 and weight_bytes > 50 * 8 * 4
