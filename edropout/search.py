@@ -269,12 +269,12 @@ class EDropout(States):
             ValueError: No batch has been seen yet, so shapes are unknown.
         """
         engine, kept = self._seen_engine(), self.units.kept(self.best_state.cpu())
-        check_counts(multiple_of=(multiple_of, 1))
         if isinstance(self.model, SmallerNetwork):
             smaller = prune(self.model, kept, engine.example, multiple_of=multiple_of)
         else:
-            wide = {"multiple_of": multiple_of}
-            smaller = cut_out(engine.structure, engine.modules, self.model, kept, engine.example, **wide)
+            smaller = cut_out(
+                engine.structure, engine.modules, self.model, kept, engine.example, multiple_of=multiple_of
+            )
         if batches is not None:
             recalibrate_(smaller, batches)
         return smaller

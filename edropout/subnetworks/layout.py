@@ -149,8 +149,10 @@ class Structure:
                 it as far as there are units; `kept` of the plan counts those.
 
         Raises:
-            ValueError: A layer is unknown, has another size, keeps no unit, or cannot be cut exactly.
+            ValueError: A layer is unknown, has another size, keeps no unit, cannot be cut exactly; or no such multiple.
         """
+        if not isinstance(multiple_of, int) or multiple_of < 1:
+            raise ValueError(f"multiple_of must be a whole number from 1 on, not {multiple_of!r}")
         self.check(kept)
         needs = self._needs(kept, dense)
         plan, fillable = Plan(multiple_of=multiple_of), self.fillable if filled else set()

@@ -139,8 +139,6 @@ def prune(model: nn.Module, kept: Mapping[str, Tensor], example: Tensor, *, mult
     Raises:
         ValueError: A layer is unknown, has another size, keeps no unit or cannot be cut exactly.
     """
-    if multiple_of < 1:
-        raise ValueError(f"multiple_of must be a whole number from 1 on, not {multiple_of}")
     if isinstance(model, SmallerNetwork):
         return _prune_again(model, kept, multiple_of)
     graph, modules = follow(model, example)

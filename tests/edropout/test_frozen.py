@@ -171,6 +171,15 @@ def test_what_others_change_counts(change: Callable[[nn.Module, Optimizer], None
     assert different or (change is clip and when != "after backward")
 
 
+def test_memory_that_processes_share_is_written_back_at_each_step() -> None:
+    model, search, optimizer = frozen(network().share_memory())
+    steps(search, optimizer)
+    other, again, another = frozen()
+    steps(again, another)
+    for parameter, expected in zip(model.parameters(), other.parameters(), strict=True):
+        assert not is_watched(parameter) and torch.equal(parameter, expected)
+
+
 def test_who_holds_the_memory_sees_each_step_and_may_change_it() -> None:
     @torch.no_grad()
     def halve(views: list[Tensor]) -> None:

@@ -15,7 +15,7 @@ from searched_networks import batch, disturb, fingerprint
 from torch import nn
 from torch.optim import Optimizer
 
-from edropout import EDropout, Units
+from edropout import EDropout, Units, prune
 
 CLASSES = {
     f"{package.__name__}.{name}": kind
@@ -267,6 +267,19 @@ def test_a_network_whose_widths_are_filled_up_takes_the_states_over_and_goes_on_
         assert real.all() == (multiple_of == 1) and len(real) % multiple_of == 0
         found.append(smaller.get_submodule("2").weight[real])
     assert difference(*found) < 1e-12
+
+
+def test_a_filled_network_that_was_pruned_twice_takes_no_states_over() -> None:
+    x, y = batch(dtype=torch.float64)
+    model = prune(small(), {}, x)
+    search, optimizer = EDropout(model, example=x), torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    search.loss(x, y).backward()
+    search.step(optimizer)
+    with pytest.raises(ValueError, match="multiple_of must be"):
+        search.prune(multiple_of=0)
+    smaller = search.prune(multiple_of=4)
+    with pytest.raises(ValueError, match="pruned again and its widths filled up"):
+        search.carry_(optimizer, smaller, torch.optim.SGD(smaller.parameters(), lr=0.1, momentum=0.9))
 
 
 def test_rows_that_only_fill_a_group_up_are_not_written() -> None:

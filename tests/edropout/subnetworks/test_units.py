@@ -144,3 +144,9 @@ class ConvolutionalHead(nn.Module):
 def test_stem_and_output_layers_are_known_by_the_weights_in_between() -> None:
     assert Units(ConvolutionalHead()).sizes == {"middle": 6}
     assert Units(ConvolutionalHead(), prune_stem=True).sizes == {"first": 4, "middle": 6}
+
+
+@pytest.mark.parametrize("options", [{"multiple_of": 0}, {"multiple_of": 4, "shortcut_norms": True}])
+def test_multiples_that_no_layer_can_keep_are_refused(options: dict) -> None:
+    with pytest.raises(ValueError, match="multiple_of must be at least 1, and 1 with shortcut_norms"):
+        Units(small_network(11), **options)
